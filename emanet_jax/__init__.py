@@ -1,0 +1,1 @@
+"""EMANet: expectation-maximization attention for semantic segmentation."""

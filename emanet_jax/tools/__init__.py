@@ -1,0 +1,1 @@
+"""Leaf programs, each `python -m emanet_jax.tools.NAME`."""
