@@ -1,0 +1,108 @@
+"""Every setting there is, with its default and meaning.
+
+A run book in `configs/` starts from `default_config()` and changes what it
+must; the command line changes any leaf: `--config.train.steps=100`.
+"""
+
+import ml_collections
+
+
+def default_config() -> ml_collections.ConfigDict:
+  """The authors' network and recipe (VOC 2012, ResNet-101, output stride 8)."""
+  config = ml_collections.ConfigDict()
+  config.seed = 0  # of initialisation, dropout, shuffling and augmentation
+  # Weights to start from: a folder that tools.convert_torch wrote; '' = none.
+  config.init_from = ''
+  config.model = _model()
+  config.data = _data()
+  config.loss = _loss()
+  config.optimizer = _optimizer()
+  config.train = _train()
+  config.eval = _eval()
+  return config
+
+
+def _model() -> ml_collections.ConfigDict:
+  model = ml_collections.ConfigDict()
+  model.dtype = 'float32'  # of features; 'bfloat16' on accelerators
+  model.norm_momentum = 0.9997  # of running statistics; PyTorch's 3e-4
+  model.align_corners = True
+  backbone = model.backbone = ml_collections.ConfigDict()
+  backbone.name = 'resnet'
+  backbone.depth = 101  # 50, 101 or 152
+  backbone.stage_sizes = ()  # four block counts, instead of a depth
+  backbone.width = 64  # planes of the first stage
+  backbone.stem_widths = (64, 64, 128)  # three: deep 3×3 stem; one: 7×7 stem
+  backbone.output_stride = 8  # 8, 16 or 32
+  backbone.multi_grid = (1, 2, 4)
+  head = model.head = ml_collections.ConfigDict()
+  head.name = 'ema'
+  head.channels = 512
+  head.out_channels = 256
+  head.dropout_rate = 0.1
+  head.num_bases = 64  # K
+  head.num_stages = 3  # T in training
+  head.eval_stages = 0  # T in evaluation; 0 = as in training
+  head.momentum = 0.9  # α, of the bases' moving average
+  head.temperature = 1.0  # λ
+  head.basis_norm = 'l2'  # 'l2', 'layer' or 'none'
+  head.maintenance = 'moving_average'  # or 'parameter', 'none'
+  head.gradient = 'cut'  # through EM: 'cut', 'last' or 'full'
+  return model
+
+
+def _data() -> ml_collections.ConfigDict:
+  data = ml_collections.ConfigDict()
+  data.name = 'voc2012'
+  data.manual_dir = ''  # where the downloaded data set lies; read once
+  data.data_dir = ''  # where prepared records are kept; '' = ./data
+  data.allow_partial = False  # accept fewer images than published
+  data.train_split = 'trainaug'
+  data.eval_split = 'val'
+  data.crop_size = 513  # pixels, square
+  data.scales = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)  # one drawn an example
+  data.flip = True  # mirrored left to right half of the time
+  data.num_threads = 16
+  data.prefetch = 4  # batches ready ahead of the training step
+  return data
+
+
+def _loss() -> ml_collections.ConfigDict:
+  loss = ml_collections.ConfigDict()
+  loss.average = 'all'  # over 'all' pixels as the authors, or the 'valid' ones
+  loss.label_smoothing = 0.0
+  # Online hard example mining: keep pixels whose true class gets less than
+  # this probability; 0 = off.
+  loss.ohem_threshold = 0.0
+  loss.ohem_min_kept = 100_000  # pixels kept at least, of the global batch
+  return loss
+
+
+def _optimizer() -> ml_collections.ConfigDict:
+  optimizer = ml_collections.ConfigDict()
+  optimizer.learning_rate = 9e-3
+  optimizer.bias_multiplier = 2.0  # of the learning rate, on every bias
+  optimizer.momentum = 0.9
+  optimizer.weight_decay = 1e-4  # on convolution kernels alone
+  optimizer.poly_power = 0.9
+  optimizer.decay_every = 10  # steps between changes of the rate; 0 = smooth
+  return optimizer
+
+
+def _train() -> ml_collections.ConfigDict:
+  train = ml_collections.ConfigDict()
+  train.steps = 30_000
+  train.batch_size = 16  # over all devices and accumulation steps
+  train.accumulation_steps = 1
+  train.log_every = 20
+  train.eval_every = 2_000
+  train.checkpoint_every = 2_000
+  train.keep_checkpoints = 3
+  return train
+
+
+def _eval() -> ml_collections.ConfigDict:
+  evaluation = ml_collections.ConfigDict()
+  evaluation.batch_size = 8
+  evaluation.num_pictures = 8  # examples on the overlay and attention pages
+  return evaluation

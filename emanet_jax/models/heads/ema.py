@@ -1,0 +1,79 @@
+"""EMANet's head: reduce, EM attention unit, fuse, classify."""
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+from emanet_jax.models import em_attention
+from emanet_jax.models.layers import Conv, ConvNorm, torch_default
+
+
+class EMAHead(nn.Module):
+  """3×3 to `channels`, the unit, 3×3 to `out_channels`, dropout, classifier.
+
+  Attributes:
+    num_classes: Classes predicted.
+    channels: Width of the EM attention unit: 512, or 256 in the light variant.
+    out_channels: Width before the classifier.
+    dropout_rate: Share of whole channels dropped in training, in [0, 1).
+    norm_momentum: Share of running statistics kept per step.
+    ema_unit: The EM attention unit, whose options are documented there.
+  """
+
+  num_classes: int
+  channels: int
+  out_channels: int
+  dropout_rate: float
+  norm_momentum: float
+  ema_unit: em_attention.EMAUnit
+
+  @nn.compact
+  def __call__(
+    self, features: tuple[Float[Array, 'b _ _ _'], ...], *, train: bool
+  ) -> Float[Array, 'b h w classes']:
+    """Takes the backbone's stage features, returns logits at the last's size.
+
+    In training the rng stream 'dropout' is needed unless dropout_rate is 0.
+    """
+
+    def conv(width, name):
+      return ConvNorm(
+        width,
+        3,
+        norm_momentum=self.norm_momentum,
+        kernel_init=torch_default,
+        name=name,
+      )
+
+    x = conv(self.channels, 'conv_in')(features[-1], train=train)
+    x = self.ema_unit(x, train=train)
+    x = conv(self.out_channels, 'conv_out')(x, train=train)
+    x = nn.Dropout(self.dropout_rate, broadcast_dims=(1, 2))(
+      x, deterministic=not train
+    )
+    return Conv(
+      self.num_classes,
+      use_bias=True,
+      kernel_init=torch_default,
+      name='classifier',
+    )(x)
+
+  def frozen_params(self) -> tuple[tuple[str, ...], ...]:
+    """Paths, from this module, of parameters that never get a gradient."""
+    return tuple(('ema_unit', *path) for path in self.ema_unit.frozen_params())
+
+
+def create(
+  num_classes: int,
+  norm_momentum: float,
+  *,
+  channels: int,
+  out_channels: int,
+  dropout_rate: float,
+  **unit_options,
+) -> EMAHead:
+  """The head of a configuration, checked; unit_options go to `EMAUnit`."""
+  unit = em_attention.EMAUnit(norm_momentum=norm_momentum, **unit_options)
+  em_attention.check_unit(unit)
+  return EMAHead(
+    num_classes, channels, out_channels, dropout_rate, norm_momentum, unit
+  )

@@ -1,0 +1,236 @@
+"""Convolution, pooling and resizing, with PyTorch's numbers.
+
+Every layer is NHWC. Values follow PyTorch's conventions wherever the two
+frameworks differ (symmetric padding, unbiased running variance, corner-aligned
+resizing), because the weights that people have come from there.
+"""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float
+
+from emanet_jax.models.norm import BatchNorm
+
+# Kaiming's normal initialisation by fan-out: the authors' choice for the
+# backbone and for the EM attention unit.
+kaiming_fan_out = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
+# What a PyTorch convolution starts from when nobody says otherwise: uniform in
+# ±1/sqrt(fan_in). The authors leave the other convolutions of the head there.
+torch_default = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
+
+# A filter gradient with at most this many rows (taps × input channels) is one
+# product with the concatenated patches; above it, one product a tap.
+_MAX_PATCH_ROWS = 600
+
+
+def torch_default_bias(fan_in: int) -> nn.initializers.Initializer:
+  """PyTorch's default bias initialisation: uniform in ±1/sqrt(fan_in)."""
+
+  def init(key, shape, dtype=jnp.float32):
+    bound = 1 / np.sqrt(fan_in)
+    return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+  return init
+
+
+def conv2d(
+  x: Float[Array, 'b h w c'],
+  kernel: Float[Array, 'kh kw c f'],
+  *,
+  stride: int = 1,
+  dilation: int = 1,
+) -> Float[Array, 'b ho wo f']:
+  """Atrous convolution, padded by `dilation * (k - 1) / 2` on every side.
+
+  A 1×1 kernel becomes a matrix product. A larger one keeps the library's
+  forward and input gradient, but its filter gradient is taken tap by tap as
+  products of shifted slices: on CPUs the library's own is several times
+  slower, and on GPUs it turns a dilated 3×3 into a convolution with a huge
+  kernel.
+
+  Args:
+    x: Input, in the compute dtype.
+    kernel: Odd square kernel, usually float32; cast to x's dtype for the
+      products, while its gradient is accumulated and returned in its own dtype.
+    stride: Step between outputs, in pixels.
+    dilation: Distance between taps, in pixels.
+
+  Returns:
+    Convolved features in x's dtype; ho = ceil(h / stride).
+  """
+  if kernel.shape[:2] == (1, 1):
+    x = x[:, ::stride, ::stride]
+    return lax.dot_general(
+      x, kernel[0, 0].astype(x.dtype), (((3,), (0,)), ((), ()))
+    )
+  return _conv(x, kernel, stride, dilation)
+
+
+def _plain_conv(x, kernel, stride, dilation):
+  pad = dilation * (kernel.shape[0] - 1) // 2
+  return lax.conv_general_dilated(
+    x,
+    kernel.astype(x.dtype),
+    (stride, stride),
+    [(pad, pad)] * 2,
+    rhs_dilation=(dilation, dilation),
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+  )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _conv(x, kernel, stride, dilation):
+  return _plain_conv(x, kernel, stride, dilation)
+
+
+def _conv_forward(x, kernel, stride, dilation):
+  return _plain_conv(x, kernel, stride, dilation), (x, kernel)
+
+
+def _conv_backward(stride, dilation, residuals, dy):
+  x, kernel = residuals
+  _, input_vjp = jax.vjp(lambda x: _plain_conv(x, kernel, stride, dilation), x)
+  dkernel = _filter_gradient(x, dy, kernel.shape, stride, dilation)
+  return *input_vjp(dy), dkernel.astype(kernel.dtype)
+
+
+_conv.defvjp(_conv_forward, _conv_backward)
+
+
+def _filter_gradient(x, dy, kernel_shape, stride, dilation):
+  """Gradient of the kernel: for each tap, shifted input times dy."""
+  size, _, channels, features = kernel_shape
+  pad = dilation * (size - 1) // 2
+  x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+  height, width = dy.shape[1:3]
+
+  def shifted(i, j):
+    rows = slice(i * dilation, i * dilation + (height - 1) * stride + 1, stride)
+    cols = slice(j * dilation, j * dilation + (width - 1) * stride + 1, stride)
+    return x[:, rows, cols]
+
+  def product(patch):
+    return lax.dot_general(
+      patch,
+      dy,
+      (((0, 1, 2), (0, 1, 2)), ((), ())),
+      preferred_element_type=jnp.float32,
+    )
+
+  taps = [shifted(i, j) for i in range(size) for j in range(size)]
+  if size * size * channels <= _MAX_PATCH_ROWS:
+    gradient = product(jnp.concatenate(taps, axis=-1))
+  else:
+    gradient = jnp.stack([product(tap) for tap in taps])
+  return gradient.reshape(size, size, channels, features)
+
+
+class Conv(nn.Module):
+  """`conv2d` with its parameters: kernel [k, k, c, features], maybe a bias."""
+
+  features: int
+  kernel_size: int = 1
+  stride: int = 1
+  dilation: int = 1
+  use_bias: bool = False
+  kernel_init: nn.initializers.Initializer = kaiming_fan_out
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, 'b h w c']
+  ) -> Float[Array, 'b ho wo features']:
+    size, channels = self.kernel_size, x.shape[-1]
+    kernel = self.param(
+      'kernel', self.kernel_init, (size, size, channels, self.features)
+    )
+    y = conv2d(x, kernel, stride=self.stride, dilation=self.dilation)
+    if self.use_bias:
+      init = torch_default_bias(size * size * channels)
+      y = y + self.param('bias', init, (self.features,)).astype(y.dtype)
+    return y
+
+
+class ConvNorm(nn.Module):
+  """Convolution without bias, batch normalisation and, by choice, ReLU."""
+
+  features: int
+  kernel_size: int = 1
+  stride: int = 1
+  dilation: int = 1
+  norm_momentum: float = 0.9
+  use_relu: bool = True
+  kernel_init: nn.initializers.Initializer = kaiming_fan_out
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, 'b h w c'], *, train: bool
+  ) -> Float[Array, 'b ho wo features']:
+    x = Conv(
+      self.features,
+      self.kernel_size,
+      self.stride,
+      self.dilation,
+      kernel_init=self.kernel_init,
+      name='conv',
+    )(x)
+    x = BatchNorm(self.norm_momentum, name='norm')(x, train=train)
+    return nn.relu(x) if self.use_relu else x
+
+
+def max_pool(x: Float[Array, 'b h w c']) -> Float[Array, 'b ho wo c']:
+  """3×3 maximum with stride 2 and padding 1, first over rows, then columns.
+
+  As maxima of strided slices its gradient is a few selections instead of the
+  slow scatter of `reduce_window`.
+  """
+  for axis in (1, 2):
+    size = (x.shape[axis] - 1) // 2 + 1
+    pads = [(0, 0)] * 4
+    pads[axis] = (1, 1)
+    padded = jnp.pad(x, pads, constant_values=-jnp.inf)
+    taps = [
+      lax.slice_in_dim(padded, i, i + 2 * size - 1, stride=2, axis=axis)
+      for i in range(3)
+    ]
+    x = functools.reduce(jnp.maximum, taps)
+  return x
+
+
+def resize_bilinear(
+  x: Float[Array, 'b h w c'], size: tuple[int, int], *, align_corners: bool
+) -> Float[Array, 'b ho wo c']:
+  """Bilinear interpolation as two dense products, one an axis.
+
+  Args:
+    x: Features; the result keeps their dtype.
+    size: Output height and width, in pixels.
+    align_corners: PyTorch's flag: corner pixels' centres coincide (the
+      authors), or corner pixels' outer edges do.
+  """
+  rows = _interpolation_matrix(x.shape[1], size[0], align_corners)
+  cols = _interpolation_matrix(x.shape[2], size[1], align_corners)
+  product = functools.partial(jnp.einsum, precision=lax.Precision.HIGHEST)
+  x = product('oh,bhwc->bowc', rows.astype(x.dtype), x)
+  return product('ow,bhwc->bhoc', cols.astype(x.dtype), x)
+
+
+def _interpolation_matrix(
+  size: int, out: int, align_corners: bool
+) -> np.ndarray:
+  """Weights of a 1-D linear interpolation, float32 [out, size]."""
+  if align_corners:
+    position = np.arange(out) * ((size - 1) / max(out - 1, 1))
+  else:
+    position = np.clip((np.arange(out) + 0.5) * (size / out) - 0.5, 0, size - 1)
+  low = np.minimum(position.astype(int), size - 1)
+  high = np.minimum(low + 1, size - 1)
+  fraction = position - low
+  weights = np.zeros((out, size), np.float32)
+  np.add.at(weights, (np.arange(out), low), 1 - fraction)
+  np.add.at(weights, (np.arange(out), high), fraction)
+  return weights

@@ -1,0 +1,103 @@
+"""Batch normalisation over the global batch, with PyTorch's statistics."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def batch_norm(
+  x: Float[Array, 'b h w c'],
+  scale: Float[Array, ' c'],
+  bias: Float[Array, ' c'],
+  epsilon: float,
+) -> tuple[Float[Array, 'b h w c'], Float[Array, ' c'], Float[Array, ' c']]:
+  """Normalises by the statistics of the whole batch.
+
+  Under jit with a batch sharded over devices these are the statistics of the
+  global batch. The gradient is the closed form; the returned statistics are
+  for the running averages and carry none.
+
+  Args:
+    x: Features in the compute dtype.
+    scale: Per-channel scale, float32.
+    bias: Per-channel offset, float32.
+    epsilon: Added to the variance.
+
+  Returns:
+    The normalised features in x's dtype, and the batch's mean and biased
+    variance, float32.
+  """
+  y, mean, var, _ = _normalize(x, scale, bias, epsilon)
+  return y, mean, var
+
+
+def _normalize(x, scale, bias, epsilon):
+  x32 = x.astype(jnp.float32)
+  mean = x32.mean((0, 1, 2))
+  var = jnp.square(x32 - mean).mean((0, 1, 2))
+  inverse = lax.rsqrt(var + epsilon)
+  y = (x32 - mean) * (inverse * scale) + bias
+  return y.astype(x.dtype), mean, var, inverse
+
+
+def _batch_norm_forward(x, scale, bias, epsilon):
+  y, mean, var, inverse = _normalize(x, scale, bias, epsilon)
+  return (y, mean, var), (x, scale, mean, inverse)
+
+
+def _batch_norm_backward(epsilon, residuals, cotangents):
+  del epsilon
+  x, scale, mean, inverse = residuals
+  dy = cotangents[0].astype(jnp.float32)
+  normalized = (x.astype(jnp.float32) - mean) * inverse
+  dbias = dy.sum((0, 1, 2))
+  dscale = (dy * normalized).sum((0, 1, 2))
+  count = x.size // x.shape[-1]
+  dx = (scale * inverse) * (dy - (dbias + normalized * dscale) / count)
+  return dx.astype(x.dtype), dscale, dbias
+
+
+batch_norm.defvjp(_batch_norm_forward, _batch_norm_backward)
+
+
+class BatchNorm(nn.Module):
+  """Batch normalisation with PyTorch's running statistics.
+
+  The running variance is fed the unbiased estimate (n / (n - 1)), as PyTorch
+  does and Flax does not.
+
+  Attributes:
+    momentum: Share of the old running value kept per step (Flax's sense):
+      PyTorch's momentum m is 1 - m here.
+    epsilon: Added to the variance.
+  """
+
+  momentum: float
+  epsilon: float = 1e-5
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, 'b h w c'], *, train: bool
+  ) -> Float[Array, 'b h w c']:
+    shape = (x.shape[-1],)
+    scale = self.param('scale', nn.initializers.ones, shape)
+    bias = self.param('bias', nn.initializers.zeros, shape)
+    mean = self.variable('batch_stats', 'mean', jnp.zeros, shape)
+    var = self.variable('batch_stats', 'var', jnp.ones, shape)
+    if not train:
+      factor = scale * lax.rsqrt(var.value + self.epsilon)
+      y = x.astype(jnp.float32) * factor + (bias - mean.value * factor)
+      return y.astype(x.dtype)
+    y, batch_mean, batch_var = batch_norm(x, scale, bias, self.epsilon)
+    if not self.is_initializing():
+      count = x.size // x.shape[-1]
+      unbiased = batch_var * (count / max(count - 1, 1))
+      keep = self.momentum
+      mean.value = keep * mean.value + (1 - keep) * batch_mean
+      var.value = keep * var.value + (1 - keep) * unbiased
+    return y

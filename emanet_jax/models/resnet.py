@@ -1,0 +1,197 @@
+"""ResNet with a deep stem, atrous late stages and a multi-grid.
+
+He et al., "Deep Residual Learning" (CVPR 2016), bottleneck form, as
+segmentation networks use it: late stages keep their resolution and dilate
+their 3×3 convolutions instead (Chen et al., DeepLabV3).
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+from jaxtyping import Array, Float
+
+from emanet_jax.errors import UserError
+from emanet_jax.models.layers import ConvNorm, max_pool
+
+STAGE_SIZES = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+EXPANSION = 4
+
+
+def stage_strides(output_stride: int) -> tuple[tuple[int, int], ...]:
+  """(stride, dilation) of each of the four stages at an output stride."""
+  try:
+    return {
+      8: ((1, 1), (2, 1), (1, 2), (1, 4)),
+      16: ((1, 1), (2, 1), (2, 1), (1, 2)),
+      32: ((1, 1), (2, 1), (2, 1), (2, 1)),
+    }[output_stride]
+  except KeyError:
+    raise UserError(
+      f'model.backbone.output_stride is {output_stride}; it must be 8, 16 or 32'
+    ) from None
+
+
+def block_dilations(
+  blocks: int, dilation: int, grid: Sequence[int]
+) -> list[int]:
+  """Dilation of each block's 3×3 convolution, as the authors set it.
+
+  The first block of a stage, where the resolution would have halved, takes
+  half the stage's dilation; every other block takes the stage's dilation times
+  its entry in the grid (the grid's first entry is thus never used).
+  """
+  return [max(dilation // 2, 1)] + [dilation * g for g in grid[1:blocks]]
+
+
+class Bottleneck(nn.Module):
+  """1×1 reduce, 3×3, 1×1 expand, plus the shortcut."""
+
+  planes: int
+  stride: int
+  dilation: int
+  norm_momentum: float
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, 'b h w c'], *, train: bool
+  ) -> Float[Array, 'b ho wo f']:
+    features, momentum = self.planes * EXPANSION, self.norm_momentum
+    y = ConvNorm(self.planes, norm_momentum=momentum, name='conv1')(
+      x, train=train
+    )
+    y = ConvNorm(
+      self.planes,
+      3,
+      self.stride,
+      self.dilation,
+      norm_momentum=momentum,
+      name='conv2',
+    )(y, train=train)
+    y = ConvNorm(
+      features, norm_momentum=momentum, use_relu=False, name='conv3'
+    )(y, train=train)
+    if self.stride != 1 or x.shape[-1] != features:
+      x = ConvNorm(
+        features,
+        1,
+        self.stride,
+        norm_momentum=momentum,
+        use_relu=False,
+        name='downsample',
+      )(x, train=train)
+    return jax.nn.relu(x + y)
+
+
+class ResNet(nn.Module):
+  """The backbone: an image to the features of its four stages.
+
+  Attributes:
+    stage_sizes: Bottlenecks in each of the four stages.
+    width: Planes of the first stage; each later stage doubles them, and a
+      stage's output has four times its planes (2048 channels at width 64).
+    stem_widths: Three widths: a deep stem of 3×3 convolutions, the first with
+      stride 2 (64, 64, 128 in the authors' code; 32, 32, 64 elsewhere). One
+      width: the classic 7×7 convolution with stride 2.
+    output_stride: Input pixels per output pixel: 8, 16 or 32.
+    multi_grid: Factors on the last stage's dilation, block by block.
+    norm_momentum: Share of the running statistics kept per step.
+  """
+
+  stage_sizes: tuple[int, ...]
+  width: int = 64
+  stem_widths: tuple[int, ...] = (64, 64, 128)
+  output_stride: int = 8
+  multi_grid: tuple[int, ...] = (1, 2, 4)
+  norm_momentum: float = 0.9997
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, 'b h w 3'], *, train: bool
+  ) -> tuple[Float[Array, 'b _ _ _'], ...]:
+    """Returns the four stages' features, finest first."""
+    x = max_pool(self._stem(x, train))
+    outputs = []
+    strides = stage_strides(self.output_stride)
+    for stage, (blocks, (stride, dilation)) in enumerate(
+      zip(self.stage_sizes, strides, strict=True)
+    ):
+      grid = self.multi_grid if stage == 3 else (1,) * blocks
+      dilations = block_dilations(blocks, dilation, grid)
+      for i, block_dilation in enumerate(dilations):
+        x = Bottleneck(
+          self.width * 2**stage,
+          stride if i == 0 else 1,
+          block_dilation,
+          self.norm_momentum,
+          name=f'layer{stage + 1}_{i}',
+        )(x, train=train)
+      outputs.append(x)
+    return tuple(outputs)
+
+  def _stem(self, x, train):
+    size = 3 if len(self.stem_widths) == 3 else 7
+    for i, features in enumerate(self.stem_widths):
+      x = ConvNorm(
+        features,
+        size,
+        2 if i == 0 else 1,
+        norm_momentum=self.norm_momentum,
+        name=f'stem{i + 1}',
+      )(x, train=train)
+    return x
+
+
+def create(
+  *,
+  depth: int,
+  stage_sizes: Sequence[int],
+  stem_widths: Sequence[int],
+  multi_grid: Sequence[int],
+  output_stride: int,
+  width: int,
+  norm_momentum: float,
+) -> ResNet:
+  """The backbone of a configuration, checked.
+
+  Args:
+    depth: 50, 101 or 152; only read where stage_sizes is empty.
+    stage_sizes: Four block counts of a variant of your own, or empty.
+    stem_widths: See `ResNet`.
+    multi_grid: See `ResNet`.
+    output_stride: See `ResNet`.
+    width: See `ResNet`.
+    norm_momentum: See `ResNet`.
+
+  Raises:
+    UserError: A value that no such network has.
+  """
+  if not stage_sizes and depth not in STAGE_SIZES:
+    raise UserError(
+      f'model.backbone.depth is {depth}; known depths are '
+      f'{sorted(STAGE_SIZES)}, or set model.backbone.stage_sizes'
+    )
+  sizes = tuple(stage_sizes) or STAGE_SIZES[depth]
+  if len(sizes) != 4:
+    raise UserError(
+      f'model.backbone.stage_sizes is {sizes}; a ResNet has four stages'
+    )
+  if len(stem_widths) not in (1, 3):
+    raise UserError(
+      f'model.backbone.stem_widths is {tuple(stem_widths)}; give three widths '
+      '(deep 3×3 stem) or one (7×7 stem)'
+    )
+  if len(multi_grid) < sizes[3]:
+    raise UserError(
+      f'model.backbone.multi_grid {tuple(multi_grid)} has fewer entries than '
+      f'the last stage has blocks ({sizes[3]})'
+    )
+  stage_strides(output_stride)
+  return ResNet(
+    sizes,
+    width,
+    tuple(stem_widths),
+    output_stride,
+    tuple(multi_grid),
+    norm_momentum,
+  )
