@@ -84,7 +84,7 @@ def _grain(u: Grid, v: Grid, rng: np.random.Generator) -> Grid:
 
 
 def _dots(u: Grid, v: Grid, rng: np.random.Generator) -> Grid:
-  return np.clip(0.7 + 1.5 * (np.cos(u * 0.7) + np.cos(v * 0.7)), 0, 1)
+  return np.clip(2 * (np.cos(u * 0.8) + np.cos(v * 0.8)) - 1.2, 0, 1)
 
 
 def _checks(u: Grid, v: Grid, rng: np.random.Generator) -> Grid:

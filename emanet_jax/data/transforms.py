@@ -112,7 +112,7 @@ def apply(
     _window_matrix(rows, columns, height, width, full_height, full_width),
     (len(columns), len(rows)),
     flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-    # Keeps the last row and column free of padding colour.
+    # Rounding must not mix padding into the last row and column.
     borderMode=cv2.BORDER_REPLICATE,
   )
   out_label = np.full((crop.size, crop.size), IGNORE_LABEL, np.uint8)
