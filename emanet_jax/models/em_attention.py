@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 
 from emanet_jax.errors import UserError
 from emanet_jax.models.layers import Conv, ConvNorm
+from emanet_jax.models.norm import at_least_float32
 
 _EPSILON = 1e-6
 
@@ -175,7 +176,7 @@ class EMAUnit(nn.Module):
   ) -> Float[Array, 'b h w c']:
     batch, height, width, channels = x.shape
     y = Conv(channels, use_bias=True, name='conv_in')(x)
-    y = y.reshape(batch, height * width, channels).astype(jnp.float32)
+    y = at_least_float32(y.reshape(batch, height * width, channels))
 
     mu0, store = self._bases(channels)
     y, z, mu = em_attention(

@@ -119,7 +119,7 @@ def _filter_gradient(x, dy, kernel_shape, stride, dilation):
       patch,
       dy,
       (((0, 1, 2), (0, 1, 2)), ((), ())),
-      preferred_element_type=jnp.float32,
+      preferred_element_type=jnp.promote_types(x.dtype, jnp.float32),
     )
 
   taps = [shifted(i, j) for i in range(size) for j in range(size)]

@@ -9,6 +9,15 @@ from jax import lax
 from jaxtyping import Array, Float
 
 
+def at_least_float32(x: Float[Array, '...']) -> Float[Array, '...']:
+  """Widens bfloat16 to float32, and leaves float32 and float64 as they are.
+
+  Sums, statistics and softmaxes are computed in this dtype. (A float64 network
+  serves to compare with a reference beyond rounding.)
+  """
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def batch_norm(
   x: Float[Array, 'b h w c'],
@@ -37,7 +46,7 @@ def batch_norm(
 
 
 def _normalize(x, scale, bias, epsilon):
-  x32 = x.astype(jnp.float32)
+  x32 = at_least_float32(x)
   mean = x32.mean((0, 1, 2))
   var = jnp.square(x32 - mean).mean((0, 1, 2))
   inverse = lax.rsqrt(var + epsilon)
@@ -53,8 +62,8 @@ def _batch_norm_forward(x, scale, bias, epsilon):
 def _batch_norm_backward(epsilon, residuals, cotangents):
   del epsilon
   x, scale, mean, inverse = residuals
-  dy = cotangents[0].astype(jnp.float32)
-  normalized = (x.astype(jnp.float32) - mean) * inverse
+  dy = at_least_float32(cotangents[0])
+  normalized = (at_least_float32(x) - mean) * inverse
   dbias = dy.sum((0, 1, 2))
   dscale = (dy * normalized).sum((0, 1, 2))
   count = x.size // x.shape[-1]
@@ -91,7 +100,7 @@ class BatchNorm(nn.Module):
     var = self.variable('batch_stats', 'var', jnp.ones, shape)
     if not train:
       factor = scale * lax.rsqrt(var.value + self.epsilon)
-      y = x.astype(jnp.float32) * factor + (bias - mean.value * factor)
+      y = at_least_float32(x) * factor + (bias - mean.value * factor)
       return y.astype(x.dtype)
     y, batch_mean, batch_var = batch_norm(x, scale, bias, self.epsilon)
     if not self.is_initializing():

@@ -12,7 +12,9 @@ from jaxtyping import Array, Float
 from emanet_jax.errors import UserError
 from emanet_jax.models import heads, resnet
 from emanet_jax.models.layers import resize_bilinear
+from emanet_jax.models.norm import at_least_float32
 
+DTYPES = ('float32', 'bfloat16', 'float64')
 BACKBONES = {'resnet': resnet.create}
 
 # Of ImageNet's RGB images in [0, 1]: what the backbones were trained on.
@@ -36,8 +38,9 @@ class Segmenter(nn.Module):
     backbone: Module returning stage features.
     head: Module turning them into logits at the last stage's resolution.
     align_corners: How logits are upsampled, see `resize_bilinear`.
-    dtype: Compute dtype of the features, 'float32' or 'bfloat16'; parameters,
-      statistics, EM arithmetic and logits are float32 either way.
+    dtype: Compute dtype of the features, one of DTYPES. Under 'bfloat16' the
+      parameters, statistics, EM arithmetic and logits stay float32; 'float64'
+      is for comparisons and needs JAX's x64 mode.
   """
 
   backbone: nn.Module
@@ -59,7 +62,7 @@ class Segmenter(nn.Module):
   ) -> Float[Array, 'b ho wo classes']:
     """Logits, float32, at the backbone's output resolution."""
     features = self.backbone(image.astype(self.dtype), train=train)
-    return self.head(features, train=train).astype(jnp.float32)
+    return at_least_float32(self.head(features, train=train))
 
   def frozen_params(self) -> tuple[tuple[str, ...], ...]:
     """Paths in `params` of subtrees that never get a gradient."""
@@ -78,10 +81,8 @@ def create_model(
   Raises:
     UserError: An unknown name or impossible option, saying which are known.
   """
-  if config.dtype not in ('float32', 'bfloat16'):
-    raise UserError(
-      f"model.dtype is {config.dtype!r}; it must be 'float32' or 'bfloat16'"
-    )
+  if config.dtype not in DTYPES:
+    raise UserError(f'model.dtype is {config.dtype!r}; known are {DTYPES}')
   backbone, head = dict(config.backbone), dict(config.head)
   return Segmenter(
     _find_backbone(backbone.pop('name'))(

@@ -1,0 +1,35 @@
+"""Shapes: generated images, two cores, a few minutes. Try this first.
+
+  python -m emanet_jax.main --config configs/shapes.py --workdir runs/shapes
+"""
+
+import ml_collections
+
+from emanet_jax.config import default_config
+
+
+def get_config() -> ml_collections.ConfigDict:
+  config = default_config()
+  config.data.name = 'shapes'
+  config.data.train_split = 'train'
+  config.data.crop_size = 97
+  config.data.scales = (0.75, 1.0, 1.25)
+  config.data.num_threads = 2
+
+  config.model.norm_momentum = 0.9  # from scratch, the statistics must follow
+  backbone = config.model.backbone
+  backbone.stage_sizes = (2, 2, 2, 2)
+  backbone.width = 16
+  backbone.stem_widths = (16, 16, 32)
+  head = config.model.head
+  head.channels = 128
+  head.out_channels = 64
+  head.num_bases = 32
+
+  config.optimizer.learning_rate = 0.1
+  config.train.steps = 400
+  config.train.batch_size = 16
+  config.train.eval_every = 200
+  config.train.checkpoint_every = 200
+  config.eval.batch_size = 16
+  return config

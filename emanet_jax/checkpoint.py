@@ -1,0 +1,226 @@
+"""Checkpoints: state, input iterator and configuration, saved as one.
+
+A step is written beside its final name and renamed when complete, so a run
+killed at any moment finds its last complete step. Nothing saved is overwritten.
+"""
+
+import json
+from pathlib import Path
+
+import grain
+import jax
+import ml_collections
+import orbax.checkpoint as ocp
+
+from emanet_jax.errors import UserError
+from emanet_jax.train_state import TrainState
+
+# What may differ between a checkpoint and the run that goes on from it: none of
+# it changes a single number of the training.
+_FREE = (
+  'init_from',
+  'data.allow_partial',
+  'data.data_dir',
+  'data.eval_split',
+  'data.manual_dir',
+  'data.num_threads',
+  'data.prefetch',
+  'eval.',
+  'train.checkpoint_every',
+  'train.eval_every',
+  'train.keep_checkpoints',
+  'train.log_every',
+)
+
+
+def open_manager(
+  workdir: str | Path, keep: int | None = None
+) -> ocp.CheckpointManager:
+  """The checkpoints of a workdir.
+
+  Args:
+    workdir: Folder of the run.
+    keep: Latest steps to keep; older ones are deleted after a save.
+      None: open what is there, only to read.
+  """
+  return ocp.CheckpointManager(
+    Path(workdir).absolute() / 'checkpoints',
+    options=ocp.CheckpointManagerOptions(
+      preservation_policy=ocp.checkpoint_managers.LatestN(keep),
+      create=keep is not None,
+      read_only=keep is None,
+    ),
+    item_handlers={
+      'state': ocp.StandardCheckpointHandler(),
+      'data': ocp.JsonCheckpointHandler(),
+      'config': ocp.JsonCheckpointHandler(),
+    },
+  )
+
+
+def save(
+  manager: ocp.CheckpointManager,
+  state: TrainState,
+  iterator: grain.DatasetIterator,
+  config: ml_collections.ConfigDict,
+) -> None:
+  """Starts saving a step in the background; the state may be donated after.
+
+  Raises:
+    RuntimeError: The step could not be taken on.
+  """
+  step = int(state.step)
+  if step in manager.all_steps():
+    return  # The same run got here before: its numbers are the same.
+  saved = manager.save(
+    step,
+    args=ocp.args.Composite(
+      state=ocp.args.StandardSave(state),
+      # The position counts examples of all processes and is the same on each;
+      # as JSON, any number of processes can go on from it.
+      data=ocp.args.JsonSave(iterator.get_state()),
+      config=ocp.args.JsonSave(as_plain_dict(config)),
+    ),
+  )
+  if not saved:
+    raise RuntimeError(f'step {step} was not saved in {manager.directory}')
+
+
+def restore(
+  manager: ocp.CheckpointManager,
+  abstract_state: TrainState,
+  iterator: grain.DatasetIterator,
+) -> TrainState:
+  """The latest state; the iterator is moved to where it stood.
+
+  Args:
+    manager: Has at least one step.
+    abstract_state: Shapes, dtypes and shardings to restore to.
+    iterator: Of the same data.
+
+  Raises:
+    UserError: The step cannot be read.
+  """
+  items = _restore_latest(
+    manager,
+    state=ocp.args.StandardRestore(abstract_state),
+    data=ocp.args.JsonRestore(),
+  )
+  iterator.set_state(items['data'])
+  return items['state']
+
+
+def restore_variables(
+  manager: ocp.CheckpointManager, sharding: jax.sharding.Sharding
+) -> dict:
+  """The latest step's `params`, `batch_stats` and `bases`, so sharded."""
+  saved = manager.item_metadata(manager.latest_step())['state'].tree
+  abstract = abstract_like(saved, sharding)
+  items = _restore_latest(manager, state=ocp.args.StandardRestore(abstract))
+  state = items['state']
+  return {'params': state['params'], **state['model_state']}
+
+
+def _restore_latest(manager: ocp.CheckpointManager, **items) -> dict:
+  step = manager.latest_step()
+  try:
+    return manager.restore(step, args=ocp.args.Composite(**items))
+  except Exception as error:  # a damaged step raises a dozen types
+    raise UserError(
+      f'{manager.directory / str(step)}: this checkpoint cannot be restored '
+      f'({error}). If it is damaged, move its folder away: the run goes on '
+      'from the step before it.'
+    ) from error
+
+
+def check_config(
+  manager: ocp.CheckpointManager,
+  config: ml_collections.ConfigDict,
+  *,
+  only: tuple[str, ...] = ('',),
+) -> None:
+  """Refuses a configuration that the latest checkpoint was not made with.
+
+  Args:
+    manager: Has at least one step.
+    config: Of the run about to use the checkpoint.
+    only: Prefixes of the keys that must agree.
+
+  Raises:
+    UserError: Naming every differing key, with both values.
+  """
+  step = manager.latest_step()
+  items = _restore_latest(manager, config=ocp.args.JsonRestore())
+  saved = _flat(items['config'])
+  current = _flat(as_plain_dict(config))
+  absent = '(absent)'
+  differing = [
+    f'  {key}: checkpoint {saved.get(key, absent)!r}, '
+    f'now {current.get(key, absent)!r}'
+    for key in sorted(saved.keys() | current.keys())
+    if saved.get(key, absent) != current.get(key, absent)
+    and key.startswith(only)
+    and not key.startswith(_FREE)
+  ]
+  if differing:
+    raise UserError(
+      f'{manager.directory / str(step)} was made with another configuration:\n'
+      + '\n'.join(differing)
+      + '\nSet these values back, or use another --workdir.'
+    )
+
+
+def save_variables(directory: str | Path, variables: dict) -> None:
+  """Writes weights alone, for `config.init_from`.
+
+  Raises:
+    UserError: Something is there already.
+  """
+  path = Path(directory).absolute()
+  if path.exists():
+    raise UserError(f'{path} exists; give a new folder, or delete it first')
+  with ocp.StandardCheckpointer() as checkpointer:
+    checkpointer.save(path, variables)
+
+
+def load_variables(directory: str | Path) -> dict:
+  """Reads what `save_variables` wrote.
+
+  Raises:
+    UserError: It is not there or cannot be read.
+  """
+  path = Path(directory).absolute()
+  if not path.is_dir():
+    raise UserError(
+      f'init_from: {path} is not a folder; write one with python -m '
+      'emanet_jax.tools.convert_torch SRC.pth DST'
+    )
+  try:
+    with ocp.StandardCheckpointer() as checkpointer:
+      return checkpointer.restore(path)
+  except Exception as error:  # a damaged folder raises a dozen types
+    raise UserError(
+      f'init_from: {path} cannot be read ({error}); convert it again'
+    ) from error
+
+
+def as_plain_dict(config: ml_collections.ConfigDict) -> dict:
+  """The configuration as JSON holds it."""
+  return json.loads(config.to_json())
+
+
+def _flat(tree: dict, prefix: str = '') -> dict:
+  leaves = {}
+  for key, value in tree.items():
+    if isinstance(value, dict):
+      leaves.update(_flat(value, f'{prefix}{key}.'))
+    else:
+      leaves[prefix + key] = value
+  return leaves
+
+
+def abstract_like(tree, sharding: jax.sharding.Sharding):
+  """The same tree as shapes, dtypes and one sharding, to restore to."""
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
+  )

@@ -1,0 +1,52 @@
+"""python -m emanet_jax.main --config configs/voc.py --workdir W [--mode M]."""
+
+import sys
+from collections.abc import Sequence
+
+import jax
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from emanet_jax import evaluate, train
+from emanet_jax.errors import UserError
+
+_CONFIG = config_flags.DEFINE_config_file(
+  'config', help_string='Run book; any leaf can be set: --config.train.steps=9.'
+)
+_WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'Folder of the run: checkpoints, metrics, pictures.'
+)
+_MODE = flags.DEFINE_enum(
+  'mode', 'train', ['train', 'evaluate'], 'What to do in the workdir.'
+)
+_DISTRIBUTED = flags.DEFINE_bool(
+  'distributed', False, 'Join the other processes of a cluster or TPU pod.'
+)
+
+
+def main(argv: Sequence[str]) -> None:
+  """Runs the mode; what the user can put right ends in one line, exit 1."""
+  if len(argv) > 1:
+    raise app.UsageError(f'unknown arguments: {" ".join(argv[1:])}')
+  _log_own_progress()
+  if _DISTRIBUTED.value:
+    jax.distributed.initialize()
+  run = {'train': train.train, 'evaluate': evaluate.evaluate}[_MODE.value]
+  try:
+    run(_CONFIG.value, _WORKDIR.value)
+  except UserError as error:
+    logging.flush()
+    sys.exit(f'error: {error}')
+
+
+def _log_own_progress() -> None:
+  """Shows this package's progress, and of libraries only warnings."""
+  logging.set_verbosity(logging.INFO)
+  logging.get_absl_handler().addFilter(
+    lambda record: record.levelname != 'INFO' or 'emanet_jax' in record.pathname
+  )
+
+
+if __name__ == '__main__':
+  flags.mark_flags_as_required(['config', 'workdir'])
+  app.run(main)

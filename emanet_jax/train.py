@@ -1,0 +1,246 @@
+"""The training loop, from a configuration to a trained, evaluated workdir."""
+
+import contextlib
+import functools
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import flax.linen as nn
+import grain
+import jax
+import ml_collections
+import optax
+import orbax.checkpoint as ocp
+from absl import logging
+
+from emanet_jax import (
+  checkpoint,
+  evaluate,
+  losses,
+  optimizer,
+  plots,
+  sharding,
+  train_state,
+)
+from emanet_jax.data import pipeline
+from emanet_jax.errors import UserError
+from emanet_jax.metric_writer import MetricWriter, read_metrics
+from emanet_jax.models.segmenter import create_model
+from emanet_jax.preemption import StopNotice
+from emanet_jax.progress import Progress
+from emanet_jax.train_state import TrainState
+
+
+def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
+  """Trains, or goes on training, in a workdir; evaluates at the end.
+
+  A workdir that holds checkpoints is continued from the latest, bit for bit as
+  if it had never stopped. On SIGTERM or Ctrl-C the step is finished and saved.
+
+  Args:
+    config: See `emanet_jax.config`.
+    workdir: Folder for checkpoints, metrics, curves and evaluation.
+
+  Returns:
+    The last state.
+
+  Raises:
+    UserError: Anything the user can put right, before the first compilation;
+      or a loss that is no longer a number.
+  """
+  mesh = sharding.create_mesh()
+  _check(config, mesh)
+  dataset = pipeline.open_dataset(config.data)
+  iterator = pipeline.train_iterator(
+    dataset,
+    config.data,
+    batch_size=config.train.batch_size,
+    seed=config.seed,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+  )
+  model = create_model(config.model, dataset.spec.num_classes)
+  schedule, tx = _create_optimizer(config, model)
+  manager = checkpoint.open_manager(workdir, config.train.keep_checkpoints)
+  state = _first_or_latest(config, manager, model, tx, iterator, mesh)
+  start, steps = int(state.step), config.train.steps
+
+  eval_step = evaluate.create_eval_step(model, dataset.spec.num_classes)
+  run_split = functools.partial(
+    evaluate.run_split,
+    eval_step,
+    dataset=dataset,
+    split=config.data.eval_split,
+    batch_size=config.eval.batch_size,
+    stride=config.model.backbone.output_stride,
+    num_pictures=config.eval.num_pictures,
+  )
+  rng = jax.random.key(config.seed)
+  progress = Progress(steps, config.train.batch_size)
+  step_fn = None
+  with contextlib.ExitStack() as stack:
+    stack.callback(manager.close)
+    writer = None
+    if jax.process_index() == 0:
+      writer = stack.enter_context(MetricWriter(workdir, start))
+    notice = stack.enter_context(StopNotice())
+    for step in range(start + 1, steps + 1):
+      with progress.waiting_for_data():
+        batch = sharding.global_batch(next(iterator), mesh)
+      if step_fn is None:
+        with progress.paused():
+          step_fn = _compile_step(config, model, tx, mesh, state, batch, rng)
+      state, metrics = step_fn(state, batch, rng)
+      progress.add(step, metrics)
+
+      last = step == steps
+      stopping = notice.asked(step)
+      if step % config.train.log_every == 0 or last or stopping:
+        values = progress.report(float(schedule(step - 1)))
+        if writer:
+          writer.write(step, 'train', values)
+      if step % config.train.checkpoint_every == 0 or last or stopping:
+        progress.check()
+        with progress.paused():
+          checkpoint.save(manager, state, iterator, config)
+      if stopping and not last:
+        manager.wait_until_finished()
+        logging.info('stopped and saved at step %d of %d', step, steps)
+        return state
+      if step % config.train.eval_every == 0 and not last:
+        with progress.paused():
+          _log_scores(run_split(_local_variables(state)), step, writer)
+
+    final = run_split(_local_variables(state))
+    manager.wait_until_finished()
+    if writer:
+      _log_scores(final, steps, writer if start < steps else None)
+      evaluate.write_report(workdir, final, dataset.spec, steps)
+  if jax.process_index() == 0:
+    curves = Path(workdir) / 'curves.png'
+    plots.curves_png(curves, read_metrics(workdir))
+    logging.info('curves in %s', curves)
+  return state
+
+
+def _check(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> None:
+  """What can be wrong before anything is read."""
+  for key in ('steps', 'log_every', 'eval_every', 'checkpoint_every'):
+    if config.train[key] < 1:
+      raise UserError(f'train.{key} is {config.train[key]}; it must be ≥ 1')
+  if config.train.accumulation_steps < 1 or config.train.keep_checkpoints < 1:
+    raise UserError(
+      'train.accumulation_steps and train.keep_checkpoints must be ≥ 1; got '
+      f'{config.train.accumulation_steps}, {config.train.keep_checkpoints}'
+    )
+  if config.eval.batch_size < 1:
+    raise UserError(f'eval.batch_size is {config.eval.batch_size}; give ≥ 1')
+  sharding.check_batch_size(
+    config.train.batch_size, config.train.accumulation_steps, mesh
+  )
+  losses.check_loss(**config.loss)
+
+
+def _create_optimizer(
+  config: ml_collections.ConfigDict, model: nn.Module
+) -> tuple[optax.Schedule, optax.GradientTransformation]:
+  options = config.optimizer
+  schedule = optimizer.poly_schedule(
+    options.learning_rate,
+    config.train.steps,
+    power=options.poly_power,
+    decay_every=options.decay_every,
+  )
+  return schedule, optimizer.create_optimizer(
+    schedule,
+    momentum=options.momentum,
+    weight_decay=options.weight_decay,
+    bias_multiplier=options.bias_multiplier,
+    frozen=model.frozen_params(),
+  )
+
+
+def _first_or_latest(
+  config: ml_collections.ConfigDict,
+  manager: ocp.CheckpointManager,
+  model: nn.Module,
+  tx: optax.GradientTransformation,
+  iterator: grain.DatasetIterator,
+  mesh: jax.sharding.Mesh,
+) -> TrainState:
+  """The workdir's latest checkpoint; else init_from; else random weights."""
+  replicated = sharding.replicated(mesh)
+  create = functools.partial(train_state.create_state, model, tx)
+  rng = jax.random.key(config.seed)
+  if manager.latest_step() is not None:
+    checkpoint.check_config(manager, config)
+    abstract = checkpoint.abstract_like(jax.eval_shape(create, rng), replicated)
+    state = checkpoint.restore(manager, abstract, iterator)
+    logging.info('going on from step %d in %s', state.step, manager.directory)
+    return state
+  weights = None
+  if config.init_from:
+    weights = checkpoint.load_variables(config.init_from)
+  else:
+    logging.info('init_from is empty: all weights start at random')
+  state = jax.jit(create, out_shardings=replicated)(rng)
+  if weights is not None:
+    state = train_state.take_weights(state, weights, config.init_from)
+    state = jax.device_put(state, replicated)
+  return state
+
+
+def _compile_step(config, model, tx, mesh, state, batch, rng) -> Callable:
+  """Compiles the step for the one shape it will ever see."""
+  step = functools.partial(
+    train_state.train_step,
+    model=model,
+    tx=tx,
+    loss_fn=functools.partial(losses.segmentation_loss, **config.loss),
+    accumulation_steps=config.train.accumulation_steps,
+  )
+  start = time.monotonic()
+  compiled = (
+    jax.jit(step, donate_argnums=0, out_shardings=sharding.replicated(mesh))
+    .lower(state, batch, rng)
+    .compile()
+  )
+  count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+  logging.info(
+    'compiled the training step in %.1f s: %.2f M parameters, batch %s, %d %s '
+    'device(s)',
+    time.monotonic() - start,
+    count / 1e6,
+    batch['image'].shape,
+    mesh.size,
+    jax.default_backend(),
+  )
+  return compiled
+
+
+def _local_variables(state: TrainState) -> dict:
+  """The variables on this process's devices alone."""
+  if jax.process_count() == 1:
+    return state.variables
+  local = sharding.replicated(sharding.create_mesh(jax.local_devices()))
+  return jax.device_put(
+    jax.tree.map(lambda x: x.addressable_data(0), state.variables), local
+  )
+
+
+def _log_scores(
+  evaluation: evaluate.Evaluation, step: int, writer: MetricWriter | None
+) -> None:
+  scores = evaluation.scores
+  values = {k: getattr(scores, k) for k in ('mIoU', 'pAcc', 'mAcc', 'fIoU')}
+  logging.info(
+    'step %d: %s on %d images in %.1f s, %d shapes compiled',
+    step,
+    '  '.join(f'{k} {100 * v:.2f}' for k, v in values.items()),
+    evaluation.num_images,
+    evaluation.seconds,
+    evaluation.num_shapes,
+  )
+  if writer:
+    writer.write(step, 'eval', values)
