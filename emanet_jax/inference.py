@@ -10,8 +10,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Float, Int, UInt8
 
+from emanet_jax.array import Array
 from emanet_jax.models.segmenter import normalize
 
 

@@ -2,8 +2,9 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
+from emanet_jax.array import Array
 from emanet_jax.errors import UserError
 
 IGNORE_LABEL = 255

@@ -104,7 +104,7 @@ def train_step(
       micro_step, state, batch, rng, accumulation_steps
     )
   updates, opt_state = tx.update(grads, state.opt_state, state.params)
-  metrics = {'loss': loss, 'grad_norm': optax.global_norm(grads)}
+  metrics = {'loss': loss, 'grad_norm': optax.tree.norm(grads)}
   params = optax.apply_updates(state.params, updates)
   return TrainState(state.step + 1, params, model_state, opt_state), metrics
 

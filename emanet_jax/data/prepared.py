@@ -80,7 +80,8 @@ def open_dataset(config: ml_collections.ConfigDict) -> Dataset:
     config: The `data` part of a config: name; data_dir, where prepared sets
       live ('' = ./data); manual_dir, the unpacked archive, needed only to
       prepare; allow_partial, whether fewer images than published will do; and
-      eval_split, which must be there ('' = not needed).
+      train_split and eval_split, the splits that this holds for, the latter of
+      which must be there ('' = not needed).
 
   Returns:
     The prepared data set.
@@ -91,8 +92,10 @@ def open_dataset(config: ml_collections.ConfigDict) -> Dataset:
   builder_class = datasets.get_dataset(config.name)
   data_dir = pathlib.Path(config.data_dir or 'data').expanduser().resolve()
   builder = builder_class(data_dir=data_dir, file_format='array_record')
+  used = (config.train_split, config.eval_split)
+  allow_partial = config.allow_partial
   if not builder.is_prepared():
-    _prepare(builder, config.manual_dir, config.allow_partial)
+    _prepare(builder, config.manual_dir, used, allow_partial)
     # TFDS reads the counts of a finished set on construction.
     builder = builder_class(data_dir=data_dir, file_format='array_record')
   dataset = Dataset(
@@ -101,7 +104,7 @@ def open_dataset(config: ml_collections.ConfigDict) -> Dataset:
     counts={s: i.num_examples for s, i in builder.info.splits.items()},
   )
   _check_counts(
-    dataset.spec, dataset.counts, dataset.directory, config.allow_partial
+    dataset.spec, dataset.counts, dataset.directory, used, allow_partial
   )
   if config.eval_split:
     dataset.num_examples(config.eval_split)
@@ -115,7 +118,10 @@ def open_dataset(config: ml_collections.ConfigDict) -> Dataset:
 
 
 def _prepare(
-  builder: base.SegmentationBuilder, manual_dir: str, allow_partial: bool
+  builder: base.SegmentationBuilder,
+  manual_dir: str,
+  used: Sequence[str],
+  allow_partial: bool,
 ) -> None:
   """Writes a data set; it appears under its name only when complete."""
   spec, target = builder.SPEC, pathlib.Path(builder.data_dir)
@@ -126,7 +132,7 @@ def _prepare(
     )
   root = _manual_root(spec, manual_dir, target) if spec.download else None
   counts = {split: len(items) for split, items in builder.find(root).items()}
-  _check_counts(spec, counts, root or target, allow_partial)
+  _check_counts(spec, counts, root or target, used, allow_partial)
   logging.info(
     'Preparing %s (%s) from %s to %s; this happens once.',
     spec.name,
@@ -174,6 +180,7 @@ def _check_counts(
   spec: DatasetSpec,
   counts: Mapping[str, int],
   where: pathlib.Path,
+  used: Sequence[str],
   allow_partial: bool,
 ) -> None:
   if not any(counts.values()):
@@ -184,12 +191,13 @@ def _check_counts(
   short = [
     f'{split} has {count} of {spec.num_examples[split]}'
     for split, count in counts.items()
-    if count < spec.num_examples[split]
+    if split in used and count < spec.num_examples[split]
   ]
   if short and not allow_partial:
     raise UserError(
       f'{spec.name} in {where} is incomplete: {"; ".join(short)} published '
-      'images. Scores would not compare with published ones. Complete it, or '
-      'use it as it is with --config.data.allow_partial=True. '
+      'images. Scores would not compare with published ones. Complete it '
+      '(and delete it here where it is prepared already), or use it as it is '
+      'with --config.data.allow_partial=True. '
       f'{spec.download}'
     )

@@ -13,8 +13,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
+from emanet_jax.array import Array
 from emanet_jax.errors import UserError
 from emanet_jax.models.layers import Conv, ConvNorm
 from emanet_jax.models.norm import at_least_float32

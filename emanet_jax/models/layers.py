@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
+from emanet_jax.array import Array
 from emanet_jax.models.norm import BatchNorm
 
 # Kaiming's normal initialisation by fan-out: the authors' choice for the

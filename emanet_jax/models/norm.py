@@ -6,7 +6,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Float
+
+from emanet_jax.array import Array
 
 
 def at_least_float32(x: Float[Array, '...']) -> Float[Array, '...']:

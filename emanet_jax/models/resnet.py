@@ -9,8 +9,9 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
+from emanet_jax.array import Array
 from emanet_jax.errors import UserError
 from emanet_jax.models.layers import ConvNorm, max_pool
 

