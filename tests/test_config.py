@@ -1,0 +1,223 @@
+"""Every run book builds; every key is locked and read by something."""
+
+import ast
+import functools
+import importlib
+import pathlib
+
+import jax
+import pytest
+
+from emanet_jax import train, train_state
+from emanet_jax.config import default_config
+from emanet_jax.data import datasets
+from emanet_jax.errors import UserError
+from emanet_jax.models.segmenter import create_model
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+BOOKS = sorted(p.stem for p in (REPOSITORY / 'configs').glob('[a-z]*.py'))
+
+# Numbers of parameters, with the classes of the run book's data set.
+COUNTS = {
+  'camvid': 34_778_827,
+  'camvid_small': 1_657_915,
+  'shapes': 1_583_095,
+  'voc': 53_773_525,
+  'voc_256': 48_070_613,
+  'voc_r50': 34_781_397,
+}
+
+
+def load(book):
+  return importlib.import_module(f'configs.{book}').get_config()
+
+
+def leaves(config, prefix=''):
+  """Dotted keys of all leaves."""
+  for key, value in config.items():
+    if hasattr(value, 'items'):
+      yield from leaves(value, f'{prefix}{key}.')
+    else:
+      yield prefix + key
+
+
+@pytest.mark.parametrize('book', BOOKS)
+def test_a_run_book_builds(book):
+  config = load(book)
+  classes = datasets.get_dataset(config.data.name).SPEC.num_classes
+  model = create_model(config.model, classes)
+  schedule, tx = train._create_optimizer(config, model)
+
+  # The state's creation as train.py has it, without a single number.
+  variables = jax.eval_shape(
+    functools.partial(model.init, train=False),
+    jax.random.key(0),
+    jax.ShapeDtypeStruct((1, 65, 65, 3), 'float32'),
+  )
+  optimizer_state = jax.eval_shape(tx.init, variables['params'])
+  create = jax.eval_shape(
+    lambda key: tuple(
+      jax.tree.leaves(train_state.create_state(model, tx, key))
+    ),
+    jax.random.key(0),
+  )
+  count = sum(leaf.size for leaf in jax.tree.leaves(variables['params']))
+  assert COUNTS.get(book) == count
+  assert {'params', 'batch_stats', 'bases'} <= variables.keys()
+  kept = {k: v for k, v in variables.items() if k != 'intermediates'}
+  parts = jax.tree.leaves((kept, optimizer_state))
+  assert sum(x.size for x in create) == 1 + sum(x.size for x in parts)
+  assert float(schedule(0)) == pytest.approx(config.optimizer.learning_rate)
+  assert float(schedule(config.train.steps)) == pytest.approx(0, abs=1e-8)
+  split = datasets.get_dataset(config.data.name).SPEC.num_examples
+  assert config.data.train_split in split
+  assert config.data.eval_split in split
+
+
+@pytest.mark.parametrize('book', BOOKS)
+def test_a_run_book_has_the_default_keys_all_locked(book):
+  config = load(book)
+  assert list(leaves(config)) == list(leaves(default_config()))
+  assert (REPOSITORY / 'configs' / f'{book}.py').read_text()[:3] == '"""'
+  sections = {key.rpartition('.')[0] for key in leaves(config)}
+  assert {'', 'model', 'model.head', 'data', 'eval'} <= sections
+  for name in sections:
+    section = config
+    for part in name.split('.') if name else ():
+      section = section[part]
+    with pytest.raises(AttributeError, match='misspelt'):
+      section.misspelt = 1
+  with pytest.raises(TypeError):
+    config.train.steps = 'many'
+
+
+@pytest.mark.parametrize(
+  ('key', 'value', 'message'),
+  [
+    ('dtype', 'float16', r"model.dtype is 'float16'; known are"),
+    ('backbone.name', 'vgg', r"backbone.name is 'vgg'; known are \['resnet'"),
+    ('backbone.depth', 34, r'depth is 34; known depths are \[50, 101, 152\]'),
+    ('backbone.stage_sizes', (1, 1), r'is \(1, 1\); a ResNet has four'),
+    ('backbone.stem_widths', (8, 8), r'is \(8, 8\); give three'),
+    ('backbone.multi_grid', (1,), r'multi_grid \(1,\) has fewer entries'),
+    ('backbone.output_stride', 4, r'output_stride is 4; it must be 8, 16 or'),
+    ('head.name', 'fcn', r"head.name is 'fcn'; known are .*'ema'"),
+    ('head.gradient', 'some', r"'some'.*cut"),
+    ('head.basis_norm', 'l1', r"'l1'.*l2"),
+    ('head.maintenance', 'magic', r"'magic'.*moving_average"),
+  ],
+)
+def test_create_model_explains_its_refusal(key, value, message):
+  config = default_config().model
+  create_model(config, 21)
+  config.update_from_flattened_dict({key: value})
+  with pytest.raises(UserError, match=message):
+    create_model(config, 21)
+
+
+# Which part of the configuration a module calls `config`.
+PARTS = {'data': 'data', 'models': 'model'}
+
+
+def keys_read(source: str, part: str) -> set[str]:
+  """Dotted keys that a module reads from its `config`; checks do not count.
+
+  A whole section given away as `**section` is 'section.**'.
+  """
+  names = {'config': part}
+
+  def resolve(node):
+    if isinstance(node, ast.Call) and ast.unparse(node.func) == 'dict':
+      return resolve(node.args[0])
+    if isinstance(node, ast.Name):
+      return names.get(node.id)
+    if isinstance(node, ast.Attribute):
+      above = resolve(node.value)
+      return None if above is None else f'{above}.{node.attr}'.lstrip('.')
+    return None
+
+  found = set()
+
+  def visit(node):
+    if isinstance(node, ast.FunctionDef) and 'check' in node.name:
+      return
+    if isinstance(node, ast.Assign):
+      target, value = node.targets[0], node.value
+      pairs = [(target, value)]
+      if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+        pairs = zip(target.elts, value.elts, strict=True)
+      for name, given in pairs:
+        path = resolve(given)
+        if path is not None and isinstance(name, ast.Name):
+          names[name.id] = path
+    if isinstance(node, ast.Attribute):
+      found.add(resolve(node))
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+      section = resolve(node.func.value)
+      if node.func.attr == 'pop' and section:
+        found.add(f'{section}.{ast.literal_eval(node.args[0])}')
+    if isinstance(node, ast.keyword) and node.arg is None:
+      found.add(f'{resolve(node.value)}.**')
+    for child in ast.iter_child_nodes(node):
+      visit(child)
+
+  visit(ast.parse(source))
+  return found - {None}
+
+
+def names_taken(source: str) -> set[str]:
+  """Arguments and fields that a module's own code also looks at."""
+  tree = ast.parse(source)
+  taken, read = set(), set()
+  for node in ast.walk(tree):
+    if isinstance(node, ast.arg):
+      taken.add(node.arg)
+    elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+      taken.add(node.target.id)
+    elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+      read.add(node.id)
+    elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == 'self':
+      read.add(node.attr)
+  return taken & read
+
+
+def unread(config) -> list[str]:
+  """Leaves that nothing in the package reads."""
+  read, taken = set(), set()
+  for path in sorted((REPOSITORY / 'emanet_jax').rglob('*.py')):
+    room = path.relative_to(REPOSITORY / 'emanet_jax').parts[0]
+    if room in ('config.py', 'tools'):
+      continue
+    source = path.read_text()
+    read |= keys_read(source, PARTS.get(room, ''))
+    if room in ('models', 'losses.py'):
+      taken |= names_taken(source)
+  return [
+    key
+    for key in leaves(config)
+    if key not in read
+    and not (
+      f'{key.rpartition(".")[0]}.**' in read and key.rpartition('.')[2] in taken
+    )
+  ]
+
+
+def test_every_key_is_read():
+  assert unread(default_config()) == []
+
+
+@pytest.mark.parametrize(
+  'section',
+  [
+    *('', 'model', 'model.backbone', 'model.head', 'data', 'loss'),
+    *('optimizer', 'train', 'eval'),
+  ],
+)
+def test_a_key_that_nothing_reads_is_noticed(section):
+  config = default_config()
+  place = config
+  for part in section.split('.') if section else ():
+    place = place[part]
+  with place.unlocked():
+    place.forgotten = 1
+  assert unread(config) == [f'{section}.forgotten'.lstrip('.')]

@@ -1,0 +1,179 @@
+"""Imports point down only, and importing does nothing else."""
+
+import ast
+import graphlib
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+PACKAGE = 'emanet_jax'
+
+# From the ground up: a module imports from its own floor or a lower one. A name
+# stands for everything below it too.
+FLOORS = (
+  ('array', 'config', 'errors', 'figures', 'metric_writer', 'sharding'),
+  ('data', 'losses', 'metrics', 'models', 'optimizer'),
+  (
+    *('checkpoint', 'inference', 'plots', 'preemption', 'progress'),
+    *('train_state', 'visualize'),
+  ),
+  ('evaluate', 'predict', 'train'),
+  ('main', 'tools'),
+)
+FOREIGN = {'torch', 'torchvision', 'tensorflow', 'keras'}
+SOURCES = {
+  '.'.join(path.relative_to(REPOSITORY).with_suffix('').parts): path
+  for path in sorted((REPOSITORY / PACKAGE).rglob('*.py'))
+}
+
+
+def imported(name: str, source: str) -> tuple[set[str], set[str]]:
+  """Names imported anywhere in a module, and those at its top level."""
+  tree = ast.parse(source)
+  inner = {
+    id(node)
+    for function in ast.walk(tree)
+    if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+    for node in ast.walk(function)
+  }
+  everywhere, top = set(), set()
+  for node in ast.walk(tree):
+    if isinstance(node, ast.Import):
+      names = [alias.name for alias in node.names]
+    elif isinstance(node, ast.ImportFrom):
+      base = node.module or ''
+      if node.level:
+        parent = name.split('.')[: -node.level]
+        base = '.'.join([*parent, *([node.module] if node.module else [])])
+      names = [f'{base}.{alias.name}' for alias in node.names]
+    else:
+      continue
+    everywhere.update(names)
+    if id(node) not in inner:
+      top.update(names)
+  return everywhere, top
+
+
+def module_of(name: str) -> str | None:
+  """The package's module that an imported name is or lies in."""
+  while name.startswith(PACKAGE):
+    if name in SOURCES:
+      return name
+    if f'{name}.__init__' in SOURCES:
+      return f'{name}.__init__'
+    name = name.rpartition('.')[0]
+  return None
+
+
+def room(module: str) -> str:
+  """The second part of a module's name, which has a floor."""
+  return module.split('.')[1]
+
+
+def floor(module: str) -> int | None:
+  """Its number, from 0; None for a module that FLOORS does not know."""
+  return next(
+    (i for i, names in enumerate(FLOORS) if room(module) in names), None
+  )
+
+
+def violations(name: str, source: str) -> list[str]:
+  """What is wrong with a module's imports, in words."""
+  if name == f'{PACKAGE}.__init__':
+    return [f'{name} imports {x}' for x in sorted(imported(name, source)[0])]
+  if floor(name) is None:
+    return [f'{name} has no floor: add it to FLOORS, as low as can be']
+  everywhere, top = imported(name, source)
+  found = [
+    f'{name} imports {other} at module level'
+    for other in sorted(top)
+    if other.split('.')[0] in FOREIGN
+  ]
+  for target in sorted({module_of(x) for x in everywhere} - {None, name}):
+    if target == f'{PACKAGE}.__init__':
+      continue
+    if floor(target) is None or floor(target) > floor(name):
+      found.append(f'{name} imports {target}, which lies above it')
+    elif {room(name), room(target)} == {'models', 'data'}:
+      found.append(f'{name} imports {target}; neither may know the other')
+    elif room(target) == 'tools':
+      found.append(f'{name} imports {target}; tools are leaves')
+  return found
+
+
+@pytest.mark.parametrize('name', SOURCES)
+def test_imports_point_down(name):
+  assert violations(name, SOURCES[name].read_text()) == []
+
+
+def test_no_circle():
+  graph = {
+    name: {module_of(x) for x in imported(name, path.read_text())[0]}
+    - {None, name, f'{PACKAGE}.__init__'}
+    for name, path in SOURCES.items()
+  }
+  order = list(graphlib.TopologicalSorter(graph).static_order())
+  assert order.index(f'{PACKAGE}.errors') < order.index(f'{PACKAGE}.main')
+  assert len(order) == len(SOURCES)
+
+
+@pytest.mark.parametrize(
+  ('name', 'source', 'complaint'),
+  [
+    ('losses', 'from emanet_jax import train', 'train, which lies above'),
+    ('checkpoint', 'import emanet_jax.evaluate as e', 'lies above'),
+    ('sharding', 'def f():\n  from . import metrics', 'lies above'),
+    ('models.resnet', 'from ..data.spec import Item', 'know the other'),
+    ('data.spec', 'from emanet_jax.models import layers', 'know the other'),
+    ('main', 'from emanet_jax.tools import convert_torch', 'are leaves'),
+    ('tools.new', 'import emanet_jax.tools.convert_torch', 'are leaves'),
+    ('data.spec', 'import torch.nn as nn', 'torch.nn at module level'),
+    ('models.new', 'if True:\n  from tensorflow import io', 'at module level'),
+    ('attic', 'import os', 'has no floor'),
+    ('__init__', 'import jax', 'imports jax'),
+  ],
+)
+def test_an_arrow_upward_is_noticed(name, source, complaint):
+  (found,) = violations(f'{PACKAGE}.{name}', source)
+  assert complaint in found
+
+
+@pytest.mark.parametrize(
+  ('name', 'source'),
+  [
+    ('train', 'from emanet_jax.models.segmenter import create_model'),
+    ('train', 'from emanet_jax import evaluate, losses'),
+    ('tools.new', 'def f():\n  import torch\n  from emanet_jax import train'),
+    ('data.new', 'import tensorflow_datasets as tfds\nfrom . import spec'),
+    ('models.new', 'from emanet_jax.errors import UserError'),
+  ],
+)
+def test_an_arrow_downward_is_not(name, source):
+  assert violations(f'{PACKAGE}.{name}', source) == []
+
+
+def test_importing_the_program_does_no_work():
+  program = (
+    'import sys, emanet_jax.main\n'
+    'from jax._src import xla_bridge\n'
+    'print("backends", len(xla_bridge._backends))\n'
+    f'print("foreign", sorted({FOREIGN} & set(sys.modules)))\n'
+    'import jax; jax.devices()\n'  # The count is not always 0.
+    'print("after", len(xla_bridge._backends))\n'
+  )
+  result = subprocess.run(
+    [sys.executable, '-c', program],
+    cwd=REPOSITORY,
+    capture_output=True,
+    text=True,
+    timeout=120,
+    check=True,
+  )
+  lines = result.stdout.splitlines()
+  assert lines[:2] == ['backends 0', 'foreign []']
+  assert lines[2].startswith('after ')
+  assert lines[2] != 'after 0'
+  assert result.stderr == ''

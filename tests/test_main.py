@@ -1,0 +1,100 @@
+"""What a user gets wrong ends in one line that says what to do."""
+
+import time
+
+import pytest
+
+from tests import tiny
+
+# Name: flags beside those of tiny.flags (None in front: instead of them), and
+# what the output has to say.
+WRONG = {
+  'data set': (
+    ['--config.data.name=imagenet'],
+    ["error: Unknown data set 'imagenet'", 'camvid, shapes, voc2012'],
+  ),
+  'head': (
+    ['--config.model.head.name=fcn'],
+    ["error: model.head.name is 'fcn'; known are", "'ema'"],
+  ),
+  'backbone': (
+    ['--config.model.backbone.name=vgg'],
+    ["error: model.backbone.name is 'vgg'; known are ['resnet']"],
+  ),
+  'loss': (
+    ['--config.loss.average=some'],
+    ["error: loss.average is 'some'", "'all'", "'valid'"],
+  ),
+  'steps': (
+    ['--config.train.log_every=0'],
+    ['error: train.log_every is 0; it must be ≥ 1'],
+  ),
+  'mode': (
+    ['--mode=test'],
+    ['flag --mode=test: value should be one of <train|evaluate'],
+  ),
+  'misspelt key': (
+    ['--config.train.stpes=9'],
+    ['Did you mean "steps" instead of "stpes"'],
+  ),
+  'argument': (['steps=9'], ['unknown arguments: steps=9']),
+  'no workdir': (
+    [None, '--config=configs/shapes.py'],
+    ['Flag --workdir must have a value other than None'],
+  ),
+  'no config': (
+    [None, '--workdir=nowhere'],
+    ['Flag --config must have a value other than None'],
+  ),
+  'no checkpoint': (
+    ['--mode=evaluate'],
+    ['holds no checkpoint; train first', '--mode=train --workdir='],
+  ),
+  'no photos': (
+    [None, '--config=configs/voc.py'],
+    ['error: voc2012 is not prepared in', '--config.data.manual_dir=FOLDER'],
+  ),
+}
+# Raised by the flags' library, before `main` is reached.
+TRACEBACK = {'misspelt key'}
+
+
+@pytest.fixture(scope='module')
+def outcomes(tmp_path_factory):
+  """Name to exit code, output, seconds and workdir; two at a time."""
+  found, running = {}, {}
+  data_dir = tiny.shared(tmp_path_factory, 'data')
+  for name, (changed, _) in [*WRONG.items(), ('', ([], []))]:
+    if len(running) == 2 or not name:
+      for other, (process, begin, workdir) in running.items():
+        code, output = tiny.finish(process, timeout=120)
+        seconds = time.monotonic() - begin
+        found[other] = code, output, seconds, workdir
+      running = {}
+    if not name:
+      break
+    workdir = tmp_path_factory.mktemp('main') / 'run'
+    if changed[0] is None:
+      given = list(changed[1:])
+      if name == 'no photos':
+        given += [f'--workdir={workdir}', f'--config.data.data_dir={workdir}']
+    else:
+      given = tiny.flags(workdir, data__data_dir=data_dir) + changed
+    process = tiny.start_main(given)
+    running[name] = process, time.monotonic(), workdir
+  return found
+
+
+@pytest.mark.parametrize('name', WRONG)
+def test_a_mistake_is_explained(outcomes, name):
+  code, output, seconds, workdir = outcomes[name]
+  assert code != 0
+  for part in WRONG[name][1]:
+    assert part in output
+  assert ('Traceback' in output) == (name in TRACEBACK)
+  assert 'compiled' not in output
+  assert seconds < 60
+  assert not (workdir / 'checkpoints').exists()
+  if WRONG[name][1][0].startswith('error: '):
+    assert code == 1
+    assert len(output[output.index('error: ') :].strip().splitlines()) == 1
