@@ -26,10 +26,18 @@ _FREE = (
   'data.num_threads',
   'data.prefetch',
   'eval.',
+  'model.head.eval_stages',
   'train.checkpoint_every',
   'train.eval_every',
   'train.keep_checkpoints',
   'train.log_every',
+)
+
+# What else may differ for an evaluation: the weights mean the same.
+_FREE_IN_EVALUATION = (
+  'model.backbone.multi_grid',
+  'model.backbone.output_stride',
+  'model.dtype',
 )
 
 
@@ -121,7 +129,9 @@ def restore_variables(
   return {'params': state['params'], **state['model_state']}
 
 
-def _restore_latest(manager: ocp.CheckpointManager, **items) -> dict:
+def _restore_latest(
+  manager: ocp.CheckpointManager, **items
+) -> ocp.args.Composite:
   step = manager.latest_step()
   try:
     return manager.restore(step, args=ocp.args.Composite(**items))
@@ -137,14 +147,15 @@ def check_config(
   manager: ocp.CheckpointManager,
   config: ml_collections.ConfigDict,
   *,
-  only: tuple[str, ...] = ('',),
+  evaluating: bool = False,
 ) -> None:
   """Refuses a configuration that the latest checkpoint was not made with.
 
   Args:
     manager: Has at least one step.
     config: Of the run about to use the checkpoint.
-    only: Prefixes of the keys that must agree.
+    evaluating: Only the network and the data set must agree, and of the
+      network what its weights depend on.
 
   Raises:
     UserError: Naming every differing key, with both values.
@@ -154,13 +165,17 @@ def check_config(
   saved = _flat(items['config'])
   current = _flat(as_plain_dict(config))
   absent = '(absent)'
+  checked, free = ('',), _FREE
+  if evaluating:
+    checked = ('model.', 'data.name')
+    free = (*_FREE, *_FREE_IN_EVALUATION)
   differing = [
     f'  {key}: checkpoint {saved.get(key, absent)!r}, '
     f'now {current.get(key, absent)!r}'
     for key in sorted(saved.keys() | current.keys())
     if saved.get(key, absent) != current.get(key, absent)
-    and key.startswith(only)
-    and not key.startswith(_FREE)
+    and key.startswith(checked)
+    and not key.startswith(free)
   ]
   if differing:
     raise UserError(

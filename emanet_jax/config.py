@@ -19,7 +19,7 @@ def default_config() -> ml_collections.ConfigDict:
   config.optimizer = _optimizer()
   config.train = _train()
   config.eval = _eval()
-  return config
+  return config.lock()  # so that a misspelt key is an error
 
 
 def _model() -> ml_collections.ConfigDict:

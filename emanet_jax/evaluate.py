@@ -70,7 +70,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str) -> Evaluation:
       f'{manager.directory} holds no checkpoint; train first, with '
       f'--mode=train --workdir={workdir}'
     )
-  checkpoint.check_config(manager, config, only=('model.', 'data.name'))
+  checkpoint.check_config(manager, config, evaluating=True)
   model = create_model(config.model, dataset.spec.num_classes)
   mesh = sharding.create_mesh(jax.local_devices())
   evaluation = run_split(
@@ -150,7 +150,7 @@ def run_split(
     )
     confusion += np.asarray(counts)
     count += len(group)
-    if len(pictures) < num_pictures:
+    if any(example['index'] < num_pictures for example in group):
       pictures += _pictures(group, size, prediction, responsibilities)
   confusion, count = _sum_over_processes((confusion, np.int64(count)))
   return Evaluation(

@@ -26,7 +26,7 @@ class TrainState:
     opt_state: The optimizer's.
   """
 
-  step: jax.Array
+  step: Any
   params: Any
   model_state: Any
   opt_state: Any

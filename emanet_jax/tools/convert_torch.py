@@ -252,6 +252,7 @@ def read_pth(path: str) -> dict[str, np.ndarray]:
 
 
 def main(argv: list[str]) -> None:
+  """Converts the file SRC into the new folder DST."""
   if len(argv) != 3:
     raise app.UsageError(
       'give two paths: python -m emanet_jax.tools.convert_torch SRC.pth DST'

@@ -1,0 +1,236 @@
+"""Layers against autodiff of their plain forms and slow NumPy twins."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from emanet_jax.models import layers, norm
+
+
+def normal(*shape, seed=0):
+  return np.random.default_rng(seed).normal(size=shape)
+
+
+def relative_error(got, expected):
+  expected = np.float64(expected)
+  return np.abs(np.float64(got) - expected).max() / np.abs(expected).max()
+
+
+def with_gradients(function, inputs, seed=9):
+  """The value, and its vector-Jacobian products with a random cotangent."""
+  value, vjp = jax.vjp(function, *inputs)
+  return value, *vjp(normal(*value.shape, seed=seed).astype(value.dtype))
+
+
+def plain_conv(x, kernel, stride, dilation):
+  pad = dilation * (kernel.shape[0] // 2)
+  return lax.conv_general_dilated(
+    x,
+    kernel,
+    (stride, stride),
+    [(pad, pad), (pad, pad)],
+    rhs_dilation=(dilation, dilation),
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+  )
+
+
+# Channels on both sides of _MAX_PATCH_ROWS taps × channels.
+@pytest.mark.parametrize(
+  ('size', 'channels', 'stride', 'dilation'),
+  [
+    *((1, 5, stride, 1) for stride in (1, 2)),
+    *((3, 5, *how) for how in ((1, 1), (2, 1), (2, 2), (1, 4))),
+    *((3, 70, *how) for how in ((1, 1), (2, 1), (1, 2), (2, 4))),
+    *((7, channels, 2, 1) for channels in (3, 13)),
+    (7, 3, 1, 2),
+  ],
+)
+def test_convolution_and_its_gradients(
+  size, channels, stride, dilation, quick_jit
+):
+  x = np.float32(normal(2, 9, 12, channels))
+  kernel = np.float32(normal(size, size, channels, 6, seed=1))
+
+  def jitted(function):
+    options = {'stride': stride, 'dilation': dilation}
+    function = functools.partial(function, **options)
+    return quick_jit(lambda *inputs: with_gradients(function, inputs))
+
+  got = jitted(layers.conv2d)(x, kernel)
+  with jax.enable_x64(True):
+    expected = jitted(plain_conv)(np.float64(x), np.float64(kernel))
+  for ours, theirs in zip(got, expected, strict=True):
+    assert ours.shape == theirs.shape
+    assert relative_error(ours, theirs) < 1e-5
+
+
+def test_the_cases_above_take_both_filter_gradients():
+  assert 3 * 3 * 5 <= layers._MAX_PATCH_ROWS < 3 * 3 * 70
+  assert 7 * 7 * 3 <= layers._MAX_PATCH_ROWS < 7 * 7 * 13
+
+
+@pytest.mark.parametrize('size', [1, 3])
+def test_bfloat16_convolution_keeps_the_kernels_precision(size):
+  x = jnp.asarray(normal(2, 9, 12, 5), jnp.bfloat16)
+  kernel = np.float32(normal(size, size, 5, 6, seed=1))
+  kernel = np.asarray(jnp.asarray(kernel, jnp.bfloat16), np.float32)
+  out, dx, dkernel = with_gradients(layers.conv2d, (x, kernel))
+  exact = with_gradients(
+    lambda x, k: plain_conv(x, k, 1, 1), (x.astype(jnp.float32), kernel)
+  )
+  assert (out.dtype, dx.dtype) == (jnp.bfloat16, jnp.bfloat16)
+  assert dkernel.dtype == jnp.float32
+  for ours, theirs in zip((out, dx, dkernel), exact, strict=True):
+    assert relative_error(ours.astype(jnp.float32), theirs) < 0.01
+
+
+def plain_batch_norm(x, scale, bias):
+  mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
+  return (x - mean) / jnp.sqrt(var + 1e-5) * scale + bias
+
+
+def test_batch_norm_and_its_closed_gradient(quick_jit):
+  inputs = (normal(3, 4, 5, 6) * 2 + 1, normal(6, seed=1), normal(6, seed=2))
+  with jax.enable_x64(True):
+    ours = quick_jit(lambda *a: norm.batch_norm(*a, 1e-5)[0])
+    got = with_gradients(ours, inputs)
+    expected = with_gradients(quick_jit(plain_batch_norm), inputs)
+  for ours, theirs in zip(got, expected, strict=True):
+    np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+def test_batch_norm_survives_a_large_mean():
+  x = np.float32(normal(3, 8, 8, 4) * 0.1 + 1000)
+  y, mean, var = norm.batch_norm(x, np.ones(4, 'f'), np.zeros(4, 'f'), 1e-5)
+  np.testing.assert_allclose(mean, np.float64(x).mean((0, 1, 2)), rtol=1e-6)
+  np.testing.assert_allclose(var, np.float64(x).var((0, 1, 2)), rtol=1e-3)
+  np.testing.assert_allclose(np.std(y, (0, 1, 2)), 1, rtol=1e-2)
+
+
+def test_batch_norm_of_bfloat16_has_float32_statistics():
+  x = jnp.asarray(normal(3, 8, 8, 4) + 5, jnp.bfloat16)
+  wide = x.astype(jnp.float32)
+  ones, zeros = np.ones(4, 'f'), np.zeros(4, 'f')
+  y, mean, var = norm.batch_norm(x, ones, zeros, 1e-5)
+  exact, exact_mean, exact_var = norm.batch_norm(wide, ones, zeros, 1e-5)
+  assert (y.dtype, mean.dtype) == (jnp.bfloat16, jnp.float32)
+  np.testing.assert_allclose(mean, exact_mean, rtol=1e-6)
+  np.testing.assert_allclose(var, exact_var, rtol=1e-5)
+  np.testing.assert_allclose(y.astype(jnp.float32), exact, rtol=8e-3)
+
+
+def test_running_statistics_are_pytorchs():
+  module = layers.BatchNorm(momentum=0.7, epsilon=1e-3)
+  x = np.float32(normal(1, 1, 3, 2) * 3 + 1)  # three samples: n / (n - 1) = 1.5
+  variables = module.init(jax.random.key(0), x, train=True)
+  first = variables['batch_stats']
+  np.testing.assert_array_equal(first['mean'], 0)  # initialising counts not
+  np.testing.assert_array_equal(first['var'], 1)
+  mean, var = np.zeros(2), np.ones(2)
+  for step in range(3):
+    batch = x * (step + 1)
+    _, updated = module.apply(
+      variables, batch, train=True, mutable=['batch_stats']
+    )
+    variables = {**variables, **updated}
+    mean = 0.7 * mean + 0.3 * batch.mean((0, 1, 2))
+    var = 0.7 * var + 0.3 * batch.var((0, 1, 2), ddof=1)
+  got = variables['batch_stats']
+  np.testing.assert_allclose(got['mean'], mean, rtol=1e-5)
+  np.testing.assert_allclose(got['var'], var, rtol=1e-5)
+
+
+def test_evaluation_normalises_by_the_running_statistics():
+  module = layers.BatchNorm(momentum=0.7, epsilon=1e-3)
+  x, scale, bias = normal(2, 3, 3, 2), np.array([2.0, -1]), np.array([0.5, 3])
+  mean, var = np.array([1.0, -2]), np.array([4.0, 0.25])
+  variables = {
+    'params': {'scale': scale, 'bias': bias},
+    'batch_stats': {'mean': mean, 'var': var},
+  }
+  expected = (x - mean) / np.sqrt(var + 1e-3) * scale + bias
+  variables = jax.tree.map(jnp.float32, variables)
+  y = module.apply(variables, np.float32(x), train=False)
+  np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
+
+
+def plain_max_pool(x):
+  padding = ((0, 0), (1, 1), (1, 1), (0, 0))
+  window = ((1, 3, 3, 1), (1, 2, 2, 1))
+  return lax.reduce_window(x, -jnp.inf, lax.max, *window, padding)
+
+
+@pytest.mark.parametrize(('height', 'width'), [(1, 6), (2, 3), (7, 8), (9, 9)])
+def test_max_pool_and_its_gradient(height, width, quick_jit):
+  # Distinct values, so that each window has one maximum; all negative, so
+  # that padding by zeros would show.
+  count = 2 * height * width * 3
+  values = -1 - np.random.default_rng(0).permutation(count)
+  x = np.float32(values.reshape(2, height, width, 3))
+
+  @quick_jit
+  def both(x):
+    pools = (layers.max_pool, plain_max_pool)
+    return [with_gradients(pool, (x,)) for pool in pools]
+
+  got, expected = both(x)
+  np.testing.assert_array_equal(got[0], expected[0])
+  np.testing.assert_allclose(got[1], expected[1], rtol=1e-6)
+
+
+def slow_resize(x, size, align_corners):
+  """PyTorch's bilinear interpolation, pixel by pixel."""
+  (height, width), out = x.shape[1:3], np.zeros((len(x), *size, x.shape[3]))
+
+  def source(i, length, new):
+    if align_corners:
+      return i * (length - 1) / (new - 1) if new > 1 else 0.0
+    return min(max((i + 0.5) * length / new - 0.5, 0.0), length - 1)
+
+  for i in range(size[0]):
+    for j in range(size[1]):
+      row, col = source(i, height, size[0]), source(j, width, size[1])
+      for r in (int(row), int(row) + 1):
+        for c in (int(col), int(col) + 1):
+          weight = max(1 - abs(row - r), 0) * max(1 - abs(col - c), 0)
+          out[:, i, j] += weight * x[:, min(r, height - 1), min(c, width - 1)]
+  return out
+
+
+@pytest.mark.parametrize('align_corners', [True, False])
+@pytest.mark.parametrize(
+  ('size', 'new'),
+  [((5, 7), (9, 13)), ((9, 13), (5, 6)), ((1, 3), (4, 1)), ((4, 4), (11, 3))],
+)
+def test_resize_equals_the_slow_twin(size, new, align_corners):
+  x = normal(2, *size, 3)
+  got = layers.resize_bilinear(np.float32(x), new, align_corners=align_corners)
+  expected = slow_resize(x, new, align_corners)
+  np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize('align_corners', [True, False])
+def test_resize_to_the_same_size_is_the_identity(align_corners):
+  x = np.float32(normal(2, 6, 5, 3))
+  got = layers.resize_bilinear(x, (6, 5), align_corners=align_corners)
+  np.testing.assert_array_equal(got, x)
+
+
+def test_aligned_corners_keep_their_values():
+  x = np.float32(normal(1, 65, 65, 2))
+  got = layers.resize_bilinear(x, (513, 513), align_corners=True)
+  corners = np.s_[:, [0, 0, -1, -1], [0, -1, 0, -1]]
+  np.testing.assert_allclose(got[corners], x[corners], atol=1e-6)
+
+
+@pytest.mark.parametrize('align_corners', [True, False])
+def test_resize_of_bfloat16(align_corners):
+  x = jnp.asarray(normal(1, 5, 7, 3), jnp.bfloat16)
+  got = layers.resize_bilinear(x, (9, 13), align_corners=align_corners)
+  expected = slow_resize(np.float64(x), (9, 13), align_corners)
+  assert got.dtype == jnp.bfloat16
+  assert relative_error(got.astype(jnp.float32), expected) < 0.02

@@ -1,0 +1,157 @@
+"""The whole network: its creation, its size, its precision, its gradients."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from emanet_jax.config import default_config
+from emanet_jax.errors import UserError
+from emanet_jax.models import segmenter
+from emanet_jax.models.layers import resize_bilinear
+
+
+def tiny(**changes):
+  """A configuration of a network of some thousand parameters."""
+  config = default_config().model
+  config.backbone.stage_sizes = (1, 1, 1, 1)
+  config.backbone.width = 8
+  config.backbone.stem_widths = (8, 8, 16)
+  config.head.update(channels=16, out_channels=16, num_bases=4)
+  config.head.dropout_rate = 0.0
+  config.update_from_flattened_dict(changes)
+  return config
+
+
+def image(*shape):
+  return jax.random.normal(jax.random.key(1), (*shape, 3))
+
+
+@pytest.fixture(scope='module')
+def variables(draw_variables):
+  return draw_variables(segmenter.create_model(tiny(), 5))
+
+
+@pytest.mark.parametrize(
+  ('key', 'value', 'known'),
+  [
+    ('dtype', 'float16', 'bfloat16'),
+    ('backbone.name', 'vgg', 'resnet'),
+    ('head.name', 'fcn', 'ema'),
+    ('head.gradient', 'some', 'cut'),
+    ('backbone.output_stride', 7, '8, 16 or 32'),
+  ],
+)
+def test_unknown_names_list_the_known_ones(key, value, known):
+  with pytest.raises(UserError, match=f'model.{key} is .*{known}') as error:
+    segmenter.create_model(tiny(**{key: value}), 5)
+  assert str(value) in str(error.value)
+
+
+def abstract(**changes):
+  config = default_config().model
+  config.update_from_flattened_dict(changes)
+  model = segmenter.create_model(config, 21)
+  return jax.eval_shape(
+    lambda: model.init(jax.random.key(0), jnp.zeros((1, 65, 65, 3)))
+  )
+
+
+def count(tree, *names):
+  return sum(
+    math.prod(leaf.shape)
+    for path, leaf in traverse_util.flatten_dict(tree).items()
+    if not names or path[0] in names
+  )
+
+
+@pytest.mark.parametrize(
+  ('channels', 'head', 'added'),
+  [(512, 11_149_589, 9.997), (256, 5_446_677, 4.87)],
+)
+def test_parameter_counts_are_the_papers(channels, head, added):
+  tree = abstract(**{'head.channels': channels})
+  params = tree['params']
+  assert count(params['backbone']) == 42_623_936
+  assert count(params['head']) == head
+  # The paper's rule: the first 3×3 and the unit, its bases counted.
+  counted = count(params['head'], 'conv_in', 'ema_unit') + count(tree['bases'])
+  assert counted / 1e6 == pytest.approx(added, abs=0.005)
+  if channels == 512:
+    assert count(params) / 1e6 == pytest.approx(53.8, abs=0.05)
+
+
+@pytest.mark.parametrize(
+  ('gradient', 'frozen'),
+  [('cut', (('head', 'ema_unit', 'conv_in'),)), ('last', ())],
+)
+def test_frozen_params_are_exactly_those_without_gradient(
+  gradient, frozen, variables, quick_jit
+):
+  model = segmenter.create_model(tiny(**{'head.gradient': gradient}), 5)
+  assert model.frozen_params() == frozen
+
+  @quick_jit
+  @jax.grad
+  def gradients(params):
+    logits, _ = model.apply(
+      {**variables, 'params': params},
+      image(2, 33, 33),
+      train=True,
+      mutable=['batch_stats', 'bases'],
+    )
+    return (logits * image(2, 33, 33)[..., :1]).mean()
+
+  leaves = traverse_util.flatten_dict(gradients(variables['params']))
+  still = {path for path, leaf in leaves.items() if not np.any(leaf)}
+  below = {path for path in leaves if any(path[: len(f)] == f for f in frozen)}
+  assert still == below
+  assert len(below) == (2 if frozen else 0)
+
+
+def test_normalize_takes_bytes():
+  rgb = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 3), np.uint8)
+  mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+  got = segmenter.normalize(jnp.asarray(rgb))
+  assert got.dtype == jnp.float32
+  np.testing.assert_allclose(got, (rgb / 255 - mean) / std, atol=1e-5)
+  padding = segmenter.normalize(jnp.uint8([124, 116, 104]))
+  assert np.abs(padding).max() < 0.02
+
+
+@pytest.mark.parametrize('align_corners', [True, False])
+def test_logits_are_the_low_resolution_ones_upsampled(
+  align_corners, variables, quick_jit
+):
+  model = segmenter.create_model(tiny(align_corners=align_corners), 5)
+
+  @quick_jit
+  def both(x):
+    low = model.apply(variables, x, method='low_resolution')
+    return low, model.apply(variables, x)
+
+  low, got = both(image(1, 33, 46))
+  assert low.shape == (1, 5, 6, 5)
+  expected = resize_bilinear(low, (33, 46), align_corners=align_corners)
+  np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def test_bfloat16_gives_float32_logits_close_to_float32(variables, quick_jit):
+  def logits(dtype):
+    model = segmenter.create_model(tiny(dtype=dtype), 5)
+    return quick_jit(model.apply)(variables, image(2, 33, 46))
+
+  full, half = logits('float32'), logits('bfloat16')
+  assert half.dtype == jnp.float32
+  assert half.shape == (2, 33, 46, 5)
+  assert np.abs(half - full).max() < 0.05 * np.abs(full).max()
+  assert np.any(half != full)
+
+
+def test_bfloat16_keeps_every_variable_float32():
+  tree = abstract(dtype='bfloat16', **{'backbone.stage_sizes': (1, 1, 1, 1)})
+  tree.pop('intermediates', None)
+  assert {leaf.dtype for leaf in jax.tree.leaves(tree)} == {jnp.dtype('f4')}

@@ -1,0 +1,243 @@
+"""The training step: on any number of devices, in parts, again and again."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import traverse_util
+
+from emanet_jax import sharding
+from emanet_jax.config import default_config
+from emanet_jax.errors import UserError
+from emanet_jax.losses import segmentation_loss
+from emanet_jax.models.segmenter import create_model, normalize
+from emanet_jax.optimizer import create_optimizer
+from emanet_jax.train_state import TrainState, take_weights, train_step
+
+BATCH, CLASSES = 8, 3
+
+
+def network(classes=CLASSES, **changes):
+  config = default_config().model
+  config.norm_momentum = 0.9
+  config.backbone.stage_sizes = (1, 1, 1, 1)
+  config.backbone.width = 8
+  config.backbone.stem_widths = (8, 8, 16)
+  config.head.update(channels=16, out_channels=16, num_bases=4)
+  config.head.dropout_rate = 0.0
+  config.update_from_flattened_dict(changes)
+  return create_model(config, classes)
+
+
+def optimizer(model):
+  return create_optimizer(
+    optax.constant_schedule(0.05),
+    momentum=0.9,
+    weight_decay=1e-3,
+    bias_multiplier=2.0,
+    frozen=model.frozen_params(),
+  )
+
+
+@pytest.fixture
+def start(draw_variables):
+  """Returns a function (model, dtype) -> a state before the first step."""
+
+  def make(model, dtype=np.float32):
+    state = draw_variables(model)
+    state = jax.tree.map(lambda x: jnp.asarray(x, dtype), state)
+    params = state.pop('params')
+    opt_state = optimizer(model).init(params)
+    return TrainState(jnp.zeros((), jnp.int32), params, state, opt_state)
+
+  return make
+
+
+@pytest.fixture
+def batch():
+  rng = np.random.default_rng(0)
+  label = rng.integers(0, CLASSES, (BATCH, 33, 33), np.uint8)
+  label[:, :5] = 255
+  image = rng.integers(0, 256, (BATCH, 33, 33, 3), np.uint8)
+  return {'image': image, 'label': label}
+
+
+def step_of(model, **options):
+  return functools.partial(
+    train_step,
+    model=model,
+    tx=optimizer(model),
+    loss_fn=segmentation_loss,
+    **options,
+  )
+
+
+def assert_close(got, expected, **tolerance):
+  got = jax.tree.leaves_with_path(got)
+  expected = jax.tree.leaves(expected)
+  for (path, ours), theirs in zip(got, expected, strict=True):
+    name = jax.tree_util.keystr(path)
+    np.testing.assert_allclose(ours, theirs, err_msg=name, **tolerance)
+
+
+def assert_moved(before, after):
+  """Every leaf of the model's state and of its learnt parameters changed."""
+  for tree in ('params', 'model_state'):
+    old = traverse_util.flatten_dict(getattr(before, tree))
+    new = traverse_util.flatten_dict(getattr(after, tree))
+    for path, value in old.items():
+      frozen = path[:3] == ('head', 'ema_unit', 'conv_in')
+      assert np.any(value != new[path]) != frozen, path
+
+
+@pytest.mark.parametrize(
+  ('dropout_rate', 'accumulation_steps'), [(0.0, 1), (0.5, 2)]
+)
+def test_any_number_of_devices_makes_the_same_step(
+  start, batch, quick_jit, dropout_rate, accumulation_steps
+):
+  # In float64, where the order of sums does not matter but a statistic that
+  # is not global does.
+  with jax.enable_x64(True):
+    model = network(**{'dtype': 'float64', 'head.dropout_rate': dropout_rate})
+    before = start(model, np.float64)
+    step = quick_jit(step_of(model, accumulation_steps=accumulation_steps))
+    results = []
+    for count in (1, 2, 4):
+      mesh = sharding.create_mesh(jax.devices('cpu')[:count])
+      state = jax.device_put(before, sharding.replicated(mesh))
+      parts = sharding.global_batch(batch, mesh)
+      assert len(parts['image'].sharding.device_set) == count
+      results.append(step(state, parts, jax.random.key(3)))
+  assert_moved(before, results[0][0])
+  for other in results[1:]:
+    assert_close(other, results[0], rtol=1e-8, atol=1e-10)
+
+
+@pytest.fixture
+def step(quick_jit):
+  """A compiled, donating step of the network without dropout."""
+  return quick_jit(step_of(network()), donate_argnums=0)
+
+
+def test_steps_repeat_freeze_count_and_compile_once(start, batch, step):
+  before = start(network())
+
+  def run():
+    state = jax.tree.map(jnp.copy, before)
+    losses = []
+    for i in range(8):
+      state, metrics = step(state, batch, jax.random.key(3))
+      assert state.step == i + 1
+      assert metrics['grad_norm'] > 0
+      losses.append(float(metrics['loss']))
+    return state, losses
+
+  state, losses = run()
+  assert step._cache_size() == 1
+  again, losses_again = run()
+  for ours, theirs in zip(
+    jax.tree.leaves(state), jax.tree.leaves(again), strict=True
+  ):
+    np.testing.assert_array_equal(ours, theirs)
+  assert losses == losses_again
+  assert losses[-1] < losses[0]
+  assert_moved(before, state)  # all but the frozen ones, which stay to the bit
+
+
+def test_bytes_are_normalised_on_the_device(start, batch, quick_jit):
+  floats = {**batch, 'image': normalize(jnp.asarray(batch['image']))}
+  with jax.enable_x64(True):
+    model = network(dtype='float64')
+    state = start(model, np.float64)
+    step = quick_jit(step_of(model))
+    got = step(state, batch, jax.random.key(3))
+    expected = step(state, floats, jax.random.key(3))
+    assert_close(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_accumulation_is_the_mean_over_passes_in_turn(start, batch, quick_jit):
+  with jax.enable_x64(True):
+    model = network(dtype='float64')
+    before = start(model, np.float64)
+
+    @quick_jit
+    def one_pass(model_state, image, label):
+      def loss_of(params):
+        logits, updated = model.apply(
+          {'params': params, **model_state},
+          normalize(image),
+          train=True,
+          mutable=['batch_stats', 'bases'],
+        )
+        return segmentation_loss(logits, jnp.int32(label)), updated
+
+      return jax.value_and_grad(loss_of, has_aux=True)(before.params)
+
+    model_state, losses, gradients = before.model_state, [], []
+    for i in range(2):
+      image, label = batch['image'][i::2], batch['label'][i::2]
+      (loss, model_state), grads = one_pass(model_state, image, label)
+      losses.append(loss)
+      gradients.append(grads)
+    mean = jax.tree.map(lambda a, b: (a + b) / 2, *gradients)
+    tx = optimizer(model)
+    updates, _ = tx.update(mean, before.opt_state, before.params)
+    params = optax.apply_updates(before.params, updates)
+
+    step = quick_jit(step_of(model, accumulation_steps=2))
+    after, metrics = step(before, batch, jax.random.key(3))
+    close = {'rtol': 1e-8, 'atol': 1e-10}
+    assert_close(after.params, params, **close)
+    assert_close(after.model_state, model_state, **close)
+    assert_close(metrics['loss'], sum(losses) / 2, **close)
+    assert_close(metrics['grad_norm'], optax.global_norm(mean), **close)
+    assert not np.allclose(losses[0], losses[1], rtol=1e-6)
+
+
+def shifted(variables):
+  return jax.tree.map(lambda x: np.asarray(x) + 1, variables)
+
+
+def test_a_backbone_alone_is_taken_and_the_rest_kept(start):
+  state = start(network())
+  source = {
+    name: {'backbone': shifted(state.variables[name]['backbone'])}
+    for name in ('params', 'batch_stats')
+  }
+  taken = take_weights(state, source, 'file')
+  for name, tree in taken.variables.items():
+    for part, leaves in tree.items():
+      expected = state.variables[name][part]
+      if part == 'backbone':
+        expected = shifted(expected)
+      assert_close(leaves, expected, rtol=0)
+  assert taken.step == state.step
+
+
+def test_another_number_of_classes_leaves_the_classifier(start):
+  state, source = start(network()), shifted(start(network(7)).variables)
+  taken = take_weights(state, source, 'file').params['head']
+  own, given = state.params['head'], source['params']['head']
+  assert_close(taken['classifier'], own['classifier'], rtol=0)
+  assert_close(taken['conv_out'], given['conv_out'], rtol=0)
+
+
+def test_weights_that_do_not_fit_are_refused_with_both_sides(start):
+  state = start(network())
+  source = start(network(**{'head.num_bases': 6})).variables
+  with pytest.raises(UserError) as error:
+    take_weights(state, source, 'some/file')
+  assert 'some/file has (6, 16), the configured network (4, 16)' in str(
+    error.value
+  )
+  source = {'params': {'backbone': {'stem9': {'kernel': np.zeros((2, 3))}}}}
+  with pytest.raises(UserError) as error:
+    take_weights(state, source, 'some/file')
+  assert 'params/backbone/stem9/kernel: some/file has (2, 3)' in str(
+    error.value
+  )
+  assert 'the configured network nothing' in str(error.value)
