@@ -1,5 +1,7 @@
 """Conversion from PyTorch, on random weights under the published names."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,77 +15,10 @@ from emanet_jax.errors import UserError
 from emanet_jax.models.segmenter import create_model
 from emanet_jax.tools import convert_torch
 from emanet_jax.tools.convert_torch import variables_from_torch
+from tests.torch_names import authors_shapes, imagenet_shapes, weights
 
 SMALL = {'stage_sizes': (1, 2, 1, 4), 'width': 8, 'stem': (4, 5, 7)}
 SMALL_HEAD = {'classes': 3, 'channels': 12, 'bases': 6, 'out_channels': 10}
-
-
-def conv(name, features, channels, size=1):
-  return {f'{name}.weight': (features, channels, size, size)}
-
-
-def norm(name, features):
-  leaves = ('weight', 'bias', 'running_mean', 'running_var')
-  shapes = {f'{name}.{leaf}': (features,) for leaf in leaves}
-  return {**shapes, f'{name}.num_batches_tracked': ()}
-
-
-def imagenet_shapes(stage_sizes=(3, 4, 6, 3), width=64, stem=(64, 64, 128)):
-  """Names and shapes of a deep-stem ResNet of 1000 classes."""
-  shapes, channels = {}, 3
-  for index, features in zip((0, 3, 6), stem, strict=True):
-    shapes |= conv(f'conv1.{index}', features, channels, 3)
-    name = 'bn1' if index == 6 else f'conv1.{index + 1}'
-    shapes |= norm(name, features)
-    channels = features
-  for stage, blocks in enumerate(stage_sizes):
-    planes = width * 2**stage
-    for i in range(blocks):
-      block = f'layer{stage + 1}.{i}'
-      shapes |= conv(f'{block}.conv1', planes, channels)
-      shapes |= conv(f'{block}.conv2', planes, planes, 3)
-      shapes |= conv(f'{block}.conv3', 4 * planes, planes)
-      for j, features in enumerate((planes, planes, 4 * planes)):
-        shapes |= norm(f'{block}.bn{j + 1}', features)
-      if i == 0:
-        shapes |= conv(f'{block}.downsample.0', 4 * planes, channels)
-        shapes |= norm(f'{block}.downsample.1', 4 * planes)
-      channels = 4 * planes
-  return {**shapes, 'fc.weight': (1000, channels), 'fc.bias': (1000,)}
-
-
-def authors_shapes(
-  classes=21, channels=512, bases=64, out_channels=256, **backbone
-):
-  """Names and shapes of the authors' EMANet."""
-  shapes = {}
-  for name, shape in imagenet_shapes(**backbone).items():
-    first, _, rest = name.partition('.')
-    if first.startswith('layer'):
-      shapes[f'extractor.{int(first[5:]) + 3}.{rest}'] = shape
-    elif first != 'fc':
-      place = {'conv1': '0', 'bn1': '1'}[first]
-      shapes[f'extractor.{place}.{rest}'] = shape
-  features = imagenet_shapes(**backbone)['fc.weight'][1]
-  shapes |= conv('fc0.conv', channels, features, 3) | norm('fc0.bn', channels)
-  shapes |= {'emau.mu': (1, channels, bases), 'emau.conv1.bias': (channels,)}
-  shapes |= conv('emau.conv1', channels, channels)
-  shapes |= conv('emau.conv2.0', channels, channels)
-  shapes |= norm('emau.conv2.1', channels)
-  shapes |= conv('fc1.0.conv', out_channels, channels, 3)
-  shapes |= norm('fc1.0.bn', out_channels)
-  shapes |= conv('fc2', classes, out_channels)
-  return {**shapes, 'fc2.bias': (classes,)}
-
-
-def weights(shapes):
-  rng = np.random.default_rng(0)
-  return {
-    name: np.int64(7)
-    if name.endswith('num_batches_tracked')
-    else rng.random(shape, np.float32)
-    for name, shape in shapes.items()
-  }
 
 
 @pytest.fixture
@@ -98,7 +33,7 @@ def flat(variables):
 def network_shapes(classes, **changes):
   """Path → shape of every variable of a configured network."""
   config = default_config().model
-  config.update_from_flattened_dict(changes)
+  config.update(changes)
   model = create_model(config, classes)
   tree = jax.eval_shape(
     lambda: model.init(jax.random.key(0), jnp.zeros((1, 65, 65, 3)))
@@ -107,23 +42,29 @@ def network_shapes(classes, **changes):
   return {path: leaf.shape for path, leaf in flat(tree).items()}
 
 
-SMALL_CONFIG = {
-  'backbone.stage_sizes': (1, 2, 1, 4),
-  'backbone.multi_grid': (1, 2, 4, 4),
-  'backbone.width': 8,
-  'backbone.stem_widths': (4, 5, 7),
-  'head.channels': 12,
-  'head.out_channels': 10,
-  'head.num_bases': 6,
+SMALL_BACKBONE = {
+  'stage_sizes': (1, 2, 1, 4),
+  'multi_grid': (1, 2, 4, 4),
+  'width': 8,
+  'stem_widths': (4, 5, 7),
 }
+SMALL_UNIT = {'channels': 12, 'out_channels': 10, 'num_bases': 6}
 
 
 @pytest.mark.parametrize(
   ('classes', 'torch_options', 'changes'),
   [
-    (21, {}, {'backbone.depth': 50}),
-    (59, {'channels': 256}, {'backbone.depth': 50, 'head.channels': 256}),
-    (3, {**SMALL, **SMALL_HEAD}, SMALL_CONFIG),
+    (21, {}, {'backbone': {'depth': 50}}),
+    (
+      59,
+      {'channels': 256},
+      {'backbone': {'depth': 50}, 'head': {'channels': 256}},
+    ),
+    (
+      3,
+      {**SMALL, **SMALL_HEAD},
+      {'backbone': SMALL_BACKBONE, 'head': SMALL_UNIT},
+    ),
   ],
 )
 def test_the_tree_is_the_configured_networks(classes, torch_options, changes):
@@ -137,8 +78,6 @@ def test_the_tree_is_the_configured_networks(classes, torch_options, changes):
 # PyTorch module → our module.
 CONVOLUTIONS = {
   'extractor.0.0': 'backbone/stem1/conv',
-  'extractor.0.3': 'backbone/stem2/conv',
-  'extractor.0.6': 'backbone/stem3/conv',
   'extractor.4.0.conv1': 'backbone/layer1_0/conv1/conv',
   'extractor.5.1.conv2': 'backbone/layer2_1/conv2/conv',
   'extractor.6.0.downsample.0': 'backbone/layer3_0/downsample/conv',
@@ -151,7 +90,6 @@ CONVOLUTIONS = {
 }
 NORMS = {
   'extractor.0.1': 'backbone/stem1/norm',
-  'extractor.0.4': 'backbone/stem2/norm',
   'extractor.1': 'backbone/stem3/norm',
   'extractor.5.1.bn1': 'backbone/layer2_1/conv1/norm',
   'extractor.7.3.bn3': 'backbone/layer4_3/conv3/norm',
@@ -196,10 +134,11 @@ def test_the_prefix_of_data_parallel_is_dropped(small):
 
 def test_imagenet_weights_give_the_backbone_alone(small):
   def flat_name(name):
-    for i in range(4):
-      name = name.replace(f'extractor.{i + 4}.', f'layer{i + 1}.')
-    name = name.replace('extractor.0.', 'conv1.')
-    return name.replace('extractor.1.', 'bn1.')
+    stage = re.match(r'extractor\.([4-7])', name)
+    if stage:
+      return f'layer{int(stage[1]) - 3}{name[11:]}'
+    stem = name.replace('extractor.0.', 'conv1.')
+    return stem.replace('extractor.1.', 'bn1.')
 
   imagenet = weights(imagenet_shapes(**SMALL))
   same = {k: v for k, v in small.items() if k.startswith('extractor')}

@@ -79,13 +79,13 @@ def test_evaluation_and_initialisation_leave_the_bases_alone(make, apply):
     np.testing.assert_allclose(np.linalg.norm(bases, axis=-1), 1, rtol=1e-5)
 
 
-def test_bases_average_over_the_batch_of_all_devices(make, apply):
+def test_bases_average_over_the_batch_of_all_devices(make):
   unit, variables, x = make()
   mesh = sharding.create_mesh(jax.devices('cpu')[:4])
 
   @jax.jit
   def bases(variables, x):
-    state = apply(unit, variables, x, train=True)[1]
+    state = unit.apply(variables, x, train=True, mutable=STATE)[1]
     return state['bases']['mu'], state['batch_stats']
 
   alone = bases(variables, x)
@@ -112,7 +112,7 @@ def test_evaluation_has_rounds_of_its_own(
   np.testing.assert_allclose(sown(state, 'bases'), expected, atol=5e-6)
 
 
-def test_learnt_bases_are_a_parameter_with_a_gradient(make):
+def test_learnt_bases_are_a_parameter_with_a_gradient(make, quick_jit):
   unit, variables, x = make(maintenance='parameter', gradient='full')
   assert 'bases' not in variables
 
@@ -123,7 +123,7 @@ def test_learnt_bases_are_a_parameter_with_a_gradient(make):
     assert 'bases' not in state
     return (y * jnp.arange(y.size).reshape(y.shape)).mean()
 
-  gradient = jax.grad(loss)(variables['params'])['mu']
+  gradient = quick_jit(jax.grad(loss))(variables['params'])['mu']
   assert gradient.shape == (4, SHAPE[-1])
   assert np.all(np.abs(gradient).max(axis=-1) > 0)
 
@@ -178,7 +178,9 @@ def test_em_is_float32_under_bfloat16_features(make, apply):
   ('gradient', 'paths'),
   [('cut', (('conv_in',),)), ('last', ()), ('full', ())],
 )
-def test_frozen_params_are_those_without_gradient(gradient, paths, make):
+def test_frozen_params_are_those_without_gradient(
+  gradient, paths, make, quick_jit
+):
   unit, variables, x = make(gradient=gradient)
   assert unit.frozen_params() == paths
 
@@ -188,7 +190,7 @@ def test_frozen_params_are_those_without_gradient(gradient, paths, make):
     )
     return (y * jnp.arange(y.size).reshape(y.shape)).mean()
 
-  gradients = jax.grad(loss)(variables['params'])
+  gradients = quick_jit(jax.grad(loss))(variables['params'])
   for name in ('conv_in', 'conv_out'):
     for leaf in jax.tree.leaves(gradients[name]):
       assert np.any(leaf != 0) == ((name,) not in paths)
