@@ -184,7 +184,11 @@ def _first_or_latest(
     weights = checkpoint.load_variables(config.init_from)
   else:
     logging.info('init_from is empty: all weights start at random')
-  state = jax.jit(create, out_shardings=replicated)(rng)
+  # Run once: compiling it well would take longer than running it badly.
+  quickly = {'xla_backend_optimization_level': 0}
+  state = jax.jit(create, out_shardings=replicated, compiler_options=quickly)(
+    rng
+  )
   if weights is not None:
     state = train_state.take_weights(state, weights, config.init_from)
     state = jax.device_put(state, replicated)

@@ -9,9 +9,9 @@ from flax import traverse_util
 
 from emanet_jax import losses, optimizer, train_state
 from emanet_jax.config import default_config
+from emanet_jax.models import torch_names
 from emanet_jax.models.em_attention import EMAUnit
 from emanet_jax.models.segmenter import create_model
-from emanet_jax.tools import convert_torch
 from emanet_jax.tools.convert_torch import variables_from_torch
 from tests import recipe
 
@@ -173,10 +173,13 @@ def _train(figures, dtype, steps):
   return model, states, np.array(trace), image
 
 
+_NAMES = torch_names.authors_names((3, 4, 6, 3))
+
+
 def _leaf(tree, torch_name):
   """The leaf of a variables dict that a PyTorch tensor's name stands for."""
-  path = convert_torch._path(torch_name, convert_torch._authors_module)
-  return np.asarray(traverse_util.flatten_dict(tree)[path], np.float64)
+  value = traverse_util.flatten_dict(tree)[_NAMES[torch_name]]
+  return np.asarray(value, np.float64)
 
 
 def _first_gradient(states, torch_name):

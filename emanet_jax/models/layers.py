@@ -64,15 +64,13 @@ def conv2d(
   Returns:
     Convolved features in x's dtype; ho = ceil(h / stride).
   """
-  if kernel.shape[:2] == (1, 1):
-    x = x[:, ::stride, ::stride]
-    return lax.dot_general(
-      x, kernel[0, 0].astype(x.dtype), (((3,), (0,)), ((), ()))
-    )
   return _conv(x, kernel, stride, dilation)
 
 
 def _plain_conv(x, kernel, stride, dilation):
+  if kernel.shape[:2] == (1, 1):
+    x = x[:, ::stride, ::stride]
+    return jnp.einsum('bhwc,cf->bhwf', x, kernel[0, 0].astype(x.dtype))
   pad = dilation * (kernel.shape[0] - 1) // 2
   return lax.conv_general_dilated(
     x,

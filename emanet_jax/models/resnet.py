@@ -173,14 +173,15 @@ def create(
       f'{sorted(STAGE_SIZES)}, or set model.backbone.stage_sizes'
     )
   sizes = tuple(stage_sizes) or STAGE_SIZES[depth]
-  if len(sizes) != 4:
+  if len(sizes) != 4 or min(sizes) < 1:
     raise UserError(
-      f'model.backbone.stage_sizes is {sizes}; a ResNet has four stages'
+      f'model.backbone.stage_sizes is {sizes}; a ResNet has four stages of at '
+      'least one block'
     )
-  if len(stem_widths) not in (1, 3):
+  if len(stem_widths) not in (1, 3) or min(width, *stem_widths) < 1:
     raise UserError(
-      f'model.backbone.stem_widths is {tuple(stem_widths)}; give three widths '
-      '(deep 3×3 stem) or one (7×7 stem)'
+      f'model.backbone.stem_widths is {tuple(stem_widths)} and width {width}; '
+      'give three stem widths (deep 3×3 stem) or one (7×7 stem), all ≥ 1'
     )
   if len(multi_grid) < sizes[3]:
     raise UserError(
