@@ -63,7 +63,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str) -> Evaluation:
   Raises:
     UserError: No checkpoint, one of another model, or data that is not there.
   """
-  dataset = pipeline.open_dataset(config.data)
+  dataset = pipeline.open_dataset(config.data, (config.data.eval_split,))
   manager = checkpoint.open_manager(workdir)
   if manager.latest_step() is None:
     raise UserError(

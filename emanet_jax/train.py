@@ -35,8 +35,8 @@ from emanet_jax.train_state import TrainState
 def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
   """Trains, or goes on training, in a workdir; evaluates at the end.
 
-  A workdir that holds checkpoints is continued from the latest, bit for bit as
-  if it had never stopped. On SIGTERM or Ctrl-C the step is finished and saved.
+  A workdir with checkpoints is continued from the latest, bit for bit as if it
+  had never stopped. On SIGTERM or Ctrl-C the step is finished and saved.
 
   Args:
     config: See `emanet_jax.config`.
@@ -51,7 +51,9 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
   """
   mesh = sharding.create_mesh()
   _check(config, mesh)
-  dataset = pipeline.open_dataset(config.data)
+  dataset = pipeline.open_dataset(
+    config.data, (config.data.train_split, config.data.eval_split)
+  )
   iterator = pipeline.train_iterator(
     dataset,
     config.data,
@@ -126,14 +128,9 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
 
 def _check(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> None:
   """What can be wrong before anything is read."""
-  for key in ('steps', 'log_every', 'eval_every', 'checkpoint_every'):
-    if config.train[key] < 1:
-      raise UserError(f'train.{key} is {config.train[key]}; it must be ≥ 1')
-  if config.train.accumulation_steps < 1 or config.train.keep_checkpoints < 1:
-    raise UserError(
-      'train.accumulation_steps and train.keep_checkpoints must be ≥ 1; got '
-      f'{config.train.accumulation_steps}, {config.train.keep_checkpoints}'
-    )
+  for key, value in config.train.items():
+    if value < 1:
+      raise UserError(f'train.{key} is {value}; it must be ≥ 1')
   if config.eval.batch_size < 1:
     raise UserError(f'eval.batch_size is {config.eval.batch_size}; give ≥ 1')
   sharding.check_batch_size(
@@ -175,7 +172,8 @@ def _first_or_latest(
   rng = jax.random.key(config.seed)
   if manager.latest_step() is not None:
     checkpoint.check_config(manager, config)
-    abstract = checkpoint.abstract_like(jax.eval_shape(create, rng), replicated)
+    shapes = jax.eval_shape(create, rng)
+    abstract = checkpoint.abstract_like(shapes, replicated)
     state = checkpoint.restore(manager, abstract, iterator)
     logging.info('going on from step %d in %s', state.step, manager.directory)
     return state
@@ -212,19 +210,17 @@ def _compile_step(config, model, tx, mesh, state, batch, rng) -> Callable:
   )
   count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
   logging.info(
-    'compiled the training step in %.1f s: %.2f M parameters, batch %s, %d %s '
-    'device(s)',
+    'compiled the training step in %.1f s: %.2f M parameters, batch %s, %s',
     time.monotonic() - start,
     count / 1e6,
     batch['image'].shape,
-    mesh.size,
-    jax.default_backend(),
+    f'{mesh.size} {jax.default_backend()} device(s)',
   )
   return compiled
 
 
 def _local_variables(state: TrainState) -> dict:
-  """The variables on this process's devices alone."""
+  """On this process's devices alone."""
   if jax.process_count() == 1:
     return state.variables
   local = sharding.replicated(sharding.create_mesh(jax.local_devices()))

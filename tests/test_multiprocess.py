@@ -16,7 +16,6 @@ import numpy as np
 from absl import app
 
 from emanet_jax import checkpoint, main
-from emanet_jax.data import pipeline
 from tests import tiny
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
@@ -58,7 +57,7 @@ def test_two_processes_train_and_evaluate_as_one(tmp_path):
     'eval__num_pictures': 2,
   }
   data = tiny.tiny_config(data__data_dir=str(tmp_path / 'data')).data
-  pipeline.open_dataset(data)
+  tiny.open_dataset(data)
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))
     address = f'127.0.0.1:{free.getsockname()[1]}'

@@ -52,6 +52,11 @@ def tiny_config(**changes) -> ml_collections.ConfigDict:
   return config
 
 
+def open_dataset(data: ml_collections.ConfigDict) -> pipeline.Dataset:
+  """Opens the data set of a config's `data` part as training does."""
+  return pipeline.open_dataset(data, (data.train_split, data.eval_split))
+
+
 @dataclasses.dataclass(frozen=True)
 class Listed(pipeline.Dataset):
   """A data set whose records are given."""

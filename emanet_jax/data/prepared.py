@@ -70,7 +70,9 @@ class Dataset:
     return source
 
 
-def open_dataset(config: ml_collections.ConfigDict) -> Dataset:
+def open_dataset(
+  config: ml_collections.ConfigDict, splits: Sequence[str]
+) -> Dataset:
   """Opens a data set, preparing it the first time.
 
   Nothing is downloaded. On several hosts that share a file system, prepare with
@@ -79,9 +81,9 @@ def open_dataset(config: ml_collections.ConfigDict) -> Dataset:
   Args:
     config: The `data` part of a config: name; data_dir, where prepared sets
       live ('' = ./data); manual_dir, the unpacked archive, needed only to
-      prepare; allow_partial, whether fewer images than published will do; and
-      train_split and eval_split, the splits that this holds for, the latter of
-      which must be there ('' = not needed).
+      prepare; and allow_partial, whether fewer images than published will do.
+    splits: The splits that are going to be used: these must be there, and
+      complete unless allow_partial.
 
   Returns:
     The prepared data set.
@@ -92,10 +94,9 @@ def open_dataset(config: ml_collections.ConfigDict) -> Dataset:
   builder_class = datasets.get_dataset(config.name)
   data_dir = pathlib.Path(config.data_dir or 'data').expanduser().resolve()
   builder = builder_class(data_dir=data_dir, file_format='array_record')
-  used = (config.train_split, config.eval_split)
   allow_partial = config.allow_partial
   if not builder.is_prepared():
-    _prepare(builder, config.manual_dir, used, allow_partial)
+    _prepare(builder, config.manual_dir, splits, allow_partial)
     # TFDS reads the counts of a finished set on construction.
     builder = builder_class(data_dir=data_dir, file_format='array_record')
   dataset = Dataset(
@@ -104,10 +105,10 @@ def open_dataset(config: ml_collections.ConfigDict) -> Dataset:
     counts={s: i.num_examples for s, i in builder.info.splits.items()},
   )
   _check_counts(
-    dataset.spec, dataset.counts, dataset.directory, used, allow_partial
+    dataset.spec, dataset.counts, dataset.directory, splits, allow_partial
   )
-  if config.eval_split:
-    dataset.num_examples(config.eval_split)
+  for split in splits:
+    dataset.num_examples(split)
   logging.info(
     'Data set %s in %s: %s',
     dataset.spec.name,
@@ -120,7 +121,7 @@ def open_dataset(config: ml_collections.ConfigDict) -> Dataset:
 def _prepare(
   builder: base.SegmentationBuilder,
   manual_dir: str,
-  used: Sequence[str],
+  splits: Sequence[str],
   allow_partial: bool,
 ) -> None:
   """Writes a data set; it appears under its name only when complete."""
@@ -132,7 +133,7 @@ def _prepare(
     )
   root = _manual_root(spec, manual_dir, target) if spec.download else None
   counts = {split: len(items) for split, items in builder.find(root).items()}
-  _check_counts(spec, counts, root or target, used, allow_partial)
+  _check_counts(spec, counts, root or target, splits, allow_partial)
   logging.info(
     'Preparing %s (%s) from %s to %s; this happens once.',
     spec.name,
@@ -180,7 +181,7 @@ def _check_counts(
   spec: DatasetSpec,
   counts: Mapping[str, int],
   where: pathlib.Path,
-  used: Sequence[str],
+  splits: Sequence[str],
   allow_partial: bool,
 ) -> None:
   if not any(counts.values()):
@@ -191,7 +192,7 @@ def _check_counts(
   short = [
     f'{split} has {count} of {spec.num_examples[split]}'
     for split, count in counts.items()
-    if split in used and count < spec.num_examples[split]
+    if split in splits and count < spec.num_examples[split]
   ]
   if short and not allow_partial:
     raise UserError(

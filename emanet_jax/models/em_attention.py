@@ -21,7 +21,6 @@ from emanet_jax.models.layers import Conv, ConvNorm
 from emanet_jax.models.norm import at_least_float32
 
 _EPSILON = 1e-6
-
 BASIS_NORMS = ('l2', 'layer', 'none')
 MAINTENANCES = ('moving_average', 'parameter', 'none')
 GRADIENTS = ('cut', 'last', 'full')
@@ -60,7 +59,7 @@ def m_step(
   Args:
     x: Features, float32.
     z: Responsibilities, float32.
-    norm: How the new bases are normalised, see `normalize_bases`.
+    norm: See `normalize_bases`.
   """
   weights = z / (_EPSILON + z.sum(axis=1, keepdims=True))
   mu = jnp.einsum('bnk,bnc->bkc', weights, x, precision=lax.Precision.HIGHEST)
@@ -138,7 +137,7 @@ def em_attention(
 
 
 class EMAUnit(nn.Module):
-  """The EM attention unit: 1×1, EM attention, ReLU, 1×1 + norm, + input, ReLU.
+  """1×1 convolution, EM attention, ReLU, 1×1 + norm, + input, ReLU.
 
   μ⁰ lives in the collection `bases` as `mu` [k, c] float32, and is written
   only in training: μ⁰ ← α μ⁰ + (1 - α) mean_b μ^(T), over the global batch,
@@ -153,9 +152,8 @@ class EMAUnit(nn.Module):
     momentum: α of the moving average.
     temperature: λ.
     basis_norm: One of BASIS_NORMS.
-    maintenance: How μ⁰ is kept: 'moving_average' (the paper's), 'parameter'
-      (learnt by back-propagation, in `params`; needs gradient 'full'), or
-      'none' (its random start stays).
+    maintenance: How μ⁰ is kept: 'moving_average', 'parameter' (learnt, in
+      `params`; needs gradient 'full'), or 'none' (its random start stays).
     gradient: One of GRADIENTS. Under 'cut' the first convolution never gets a
       gradient, see `frozen_params`.
     norm_momentum: Share of the batch norm's running statistics kept per step.
@@ -180,10 +178,11 @@ class EMAUnit(nn.Module):
     y = at_least_float32(y.reshape(batch, height * width, channels))
 
     mu0, store = self._bases(channels)
+    stages = (not train and self.eval_stages) or self.num_stages
     y, z, mu = em_attention(
       y,
       jnp.broadcast_to(mu0, (batch, *mu0.shape)),
-      num_stages=self.num_stages if train else self._eval_stages,
+      num_stages=stages,
       temperature=self.temperature,
       norm=self.basis_norm,
       gradient=self.gradient,
@@ -206,10 +205,6 @@ class EMAUnit(nn.Module):
       name='conv_out',
     )(y, train=train)
     return nn.relu(x + y)
-
-  @property
-  def _eval_stages(self) -> int:
-    return self.eval_stages or self.num_stages
 
   def frozen_params(self) -> tuple[tuple[str, ...], ...]:
     """Paths, from this module, of parameters that never get a gradient."""

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emanet_jax.data import pipeline
 from emanet_jax.data.datasets import get_dataset
+from tests.tiny import open_dataset
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 
@@ -44,7 +44,7 @@ def make_config():
 def shapes_dir(tmp_path_factory, make_config):
   """A folder in which Shapes is prepared."""
   folder = tmp_path_factory.mktemp('shapes')
-  pipeline.open_dataset(make_config('shapes', data_dir=str(folder)))
+  open_dataset(make_config('shapes', data_dir=str(folder)))
   return str(folder)
 
 
@@ -52,7 +52,7 @@ def shapes_dir(tmp_path_factory, make_config):
 def shapes(shapes_dir, make_config):
   """Shapes, opened, and its config."""
   config = make_config('shapes', data_dir=shapes_dir)
-  return pipeline.open_dataset(config), config
+  return open_dataset(config), config
 
 
 @pytest.fixture(scope='session')
@@ -134,4 +134,4 @@ def tiny(camvid, make_config, tmp_path):
     crop_size=9,
     scales=(1.0,),
   )
-  return pipeline.open_dataset(config), config
+  return open_dataset(config), config

@@ -6,6 +6,7 @@ from PIL import Image
 
 from emanet_jax.data import pipeline
 from emanet_jax.errors import UserError
+from tests.tiny import open_dataset
 
 
 def cut(path):
@@ -93,7 +94,7 @@ def test_voc_fault_is_told(fault, voc, make_config, tmp_path):
     allow_partial=True,
   )
   with pytest.raises(UserError) as error:
-    pipeline.open_dataset(config)
+    open_dataset(config)
   for part in parts:
     assert part in str(error.value)
 
@@ -125,7 +126,7 @@ def test_camvid_fault_is_told(fault, camvid, make_config, tmp_path):
     allow_partial=True,
   )
   with pytest.raises(UserError) as error:
-    pipeline.open_dataset(config)
+    open_dataset(config)
   for part in parts:
     assert part in str(error.value)
 
@@ -146,7 +147,7 @@ def test_manual_dir_is_checked(name, folder, part, make_config, tmp_path):
   manual_dir = str(tmp_path / folder) if folder else ''
   config = make_config(name, manual_dir=manual_dir, data_dir=str(tmp_path))
   with pytest.raises(UserError) as error:
-    pipeline.open_dataset(config)
+    open_dataset(config)
   assert part in str(error.value)
   assert manual_dir in str(error.value)
   assert 'Get ' in str(error.value)
@@ -160,13 +161,13 @@ def test_fewer_images_than_published_before_and_after(
   )
   message = r'train has 3 of 367; val has 2 of 101.*allow_partial=True'
   with pytest.raises(UserError, match=message):
-    pipeline.open_dataset(config)
+    open_dataset(config)
   assert not (tmp_path / 'prepared').exists()
   config.allow_partial = True
-  pipeline.open_dataset(config)
+  open_dataset(config)
   config.allow_partial = False
   with pytest.raises(UserError, match=message):
-    pipeline.open_dataset(config)
+    open_dataset(config)
 
 
 def test_no_image_at_all(camvid, make_config, tmp_path):
@@ -179,7 +180,7 @@ def test_no_image_at_all(camvid, make_config, tmp_path):
     allow_partial=True,
   )
   with pytest.raises(UserError, match='at least one'):
-    pipeline.open_dataset(config)
+    open_dataset(config)
 
 
 def test_an_absent_split_says_how_to_get_it(voc, make_config, tmp_path):
@@ -190,15 +191,16 @@ def test_an_absent_split_says_how_to_get_it(voc, make_config, tmp_path):
     allow_partial=True,
     train_split='trainval',
   )
-  dataset = pipeline.open_dataset(config)
   message = r"no split 'trainval'.*train, val, trainaug of.*VOCtrainval"
   with pytest.raises(UserError, match=message):
-    pipeline.train_iterator(dataset, config, batch_size=2, seed=0)
+    open_dataset(config)
+  config.train_split = 'train'
+  dataset = open_dataset(config)
   with pytest.raises(UserError, match=message):
     pipeline.evaluation_examples(dataset, 'trainval')
   config.eval_split = 'test'
   with pytest.raises(UserError, match="no split 'test'"):
-    pipeline.open_dataset(config)
+    open_dataset(config)
 
 
 def test_trainaug_without_its_labels_is_short(voc, make_config, tmp_path):
@@ -212,9 +214,9 @@ def test_trainaug_without_its_labels_is_short(voc, make_config, tmp_path):
   )
   message = r'trainaug has \d+ of 10582.*SegmentationClassAug'
   with pytest.raises(UserError, match=message):
-    pipeline.open_dataset(config)
+    open_dataset(config)
   config.allow_partial = True
-  dataset = pipeline.open_dataset(config)
+  dataset = open_dataset(config)
   assert dataset.num_examples('trainaug') == dataset.num_examples('train')
 
 

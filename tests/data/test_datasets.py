@@ -10,6 +10,7 @@ from PIL import Image
 from emanet_jax.data import datasets, pipeline, transforms
 from emanet_jax.data.datasets import shapes as shapes_module
 from emanet_jax.errors import UserError
+from tests.tiny import open_dataset
 
 
 def open_partial(make_config, name, root, tmp_path, **changes):
@@ -20,7 +21,7 @@ def open_partial(make_config, name, root, tmp_path, **changes):
     allow_partial=True,
     **changes,
   )
-  return pipeline.open_dataset(config)
+  return open_dataset(config)
 
 
 def ids(dataset, split):
@@ -141,7 +142,7 @@ def test_real_voc_is_read(real_data, make_config, tmp_path):
 def test_real_camvid_is_complete(real_data, make_config, tmp_path):
   root = real_data('CamVid')
   config = make_config('camvid', manual_dir=str(root), data_dir=str(tmp_path))
-  dataset = pipeline.open_dataset(config)
+  dataset = open_dataset(config)
   assert dataset.counts['train'] == 367
   assert dataset.counts['val'] == 101
   example = next(pipeline.evaluation_examples(dataset, 'val'))

@@ -10,13 +10,14 @@ import pytest
 
 from emanet_jax.data import pipeline
 from emanet_jax.errors import UserError
+from tests.tiny import open_dataset
 
 
 def test_a_prepared_set_needs_no_manual_dir(tiny, camvid):
   _, config = tiny
   camvid.rename(camvid.parent / 'gone')
   config.manual_dir = ''
-  assert pipeline.open_dataset(config).counts == {'train': 3, 'val': 2}
+  assert open_dataset(config).counts == {'train': 3, 'val': 2}
 
 
 def test_data_dir_defaults_to_the_current_folder(
@@ -24,7 +25,7 @@ def test_data_dir_defaults_to_the_current_folder(
 ):
   monkeypatch.chdir(tmp_path)
   (tmp_path / 'data').symlink_to(shapes_dir)
-  dataset = pipeline.open_dataset(make_config('shapes'))
+  dataset = open_dataset(make_config('shapes'))
   assert dataset.num_examples('train') == 512
 
 
@@ -41,9 +42,9 @@ def test_a_failed_preparation_leaves_nothing_to_load(
   )
   for _ in range(2):
     with pytest.raises(UserError, match=r'val1\.png'):
-      pipeline.open_dataset(config)
+      open_dataset(config)
   (camvid / 'valannot' / 'val1.png').write_bytes(good)
-  assert pipeline.open_dataset(config).counts == {'train': 3, 'val': 2}
+  assert open_dataset(config).counts == {'train': 3, 'val': 2}
 
 
 def test_a_killed_preparation_leaves_nothing_to_load(make_config, tmp_path):
@@ -72,7 +73,7 @@ def test_a_killed_preparation_leaves_nothing_to_load(make_config, tmp_path):
   assert len(left) == 1
   assert left[0].startswith('incomplete')
   config = make_config('shapes', data_dir=str(tmp_path))
-  assert pipeline.open_dataset(config).counts == {'train': 512, 'val': 96}
+  assert open_dataset(config).counts == {'train': 512, 'val': 96}
 
 
 @pytest.mark.parametrize('damage', ['cut', 'missing', 'no info'])
@@ -83,7 +84,7 @@ def test_damaged_records_are_told(damage, camvid, make_config, tmp_path):
     data_dir=str(tmp_path / 'prepared'),
     allow_partial=True,
   )
-  directory = pipeline.open_dataset(config).directory
+  directory = open_dataset(config).directory
   records = next(directory.glob('*train*'))
   if damage == 'cut':
     records.write_bytes(records.read_bytes()[:-200])
@@ -93,7 +94,7 @@ def test_damaged_records_are_told(damage, camvid, make_config, tmp_path):
     (directory / 'dataset_info.json').unlink()
 
   def start():
-    dataset = pipeline.open_dataset(config)
+    dataset = open_dataset(config)
     pipeline.train_iterator(dataset, config, batch_size=1, seed=0)
 
   with pytest.raises(UserError, match='Delete') as error:
