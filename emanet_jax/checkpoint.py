@@ -4,7 +4,6 @@ A step is written beside its final name and renamed when complete, so a run
 killed at any moment finds its last complete step. Nothing saved is overwritten.
 """
 
-import json
 from pathlib import Path
 
 import grain
@@ -12,33 +11,9 @@ import jax
 import ml_collections
 import orbax.checkpoint as ocp
 
+from emanet_jax.config import as_plain_dict, differences
 from emanet_jax.errors import UserError
 from emanet_jax.train_state import TrainState
-
-# What may differ between a checkpoint and the run that goes on from it: none of
-# it changes a single number of the training.
-_FREE = (
-  'init_from',
-  'data.allow_partial',
-  'data.data_dir',
-  'data.eval_split',
-  'data.manual_dir',
-  'data.num_threads',
-  'data.prefetch',
-  'eval.',
-  'model.head.eval_stages',
-  'train.checkpoint_every',
-  'train.eval_every',
-  'train.keep_checkpoints',
-  'train.log_every',
-)
-
-# What else may differ for an evaluation: the weights mean the same.
-_FREE_IN_EVALUATION = (
-  'model.backbone.multi_grid',
-  'model.backbone.output_stride',
-  'model.dtype',
-)
 
 
 def open_manager(
@@ -70,23 +45,31 @@ def save(
   manager: ocp.CheckpointManager,
   state: TrainState,
   iterator: grain.DatasetIterator,
+  num_examples: int,
   config: ml_collections.ConfigDict,
 ) -> None:
   """Starts saving a step in the background; the state may be donated after.
+
+  Args:
+    manager: Has no such step yet.
+    state: After the step.
+    iterator: The input, where it stands.
+    num_examples: Of the training split, which the iterator's order depends on.
+    config: Of the run.
 
   Raises:
     RuntimeError: The step could not be taken on.
   """
   step = int(state.step)
-  if step in manager.all_steps():
-    return  # The same run got here before: its numbers are the same.
   saved = manager.save(
     step,
     args=ocp.args.Composite(
       state=ocp.args.StandardSave(state),
       # The position counts examples of all processes and is the same on each;
       # as JSON, any number of processes can go on from it.
-      data=ocp.args.JsonSave(iterator.get_state()),
+      data=ocp.args.JsonSave(
+        {'iterator': iterator.get_state(), 'num_examples': num_examples}
+      ),
       config=ocp.args.JsonSave(as_plain_dict(config)),
     ),
   )
@@ -98,6 +81,7 @@ def restore(
   manager: ocp.CheckpointManager,
   abstract_state: TrainState,
   iterator: grain.DatasetIterator,
+  num_examples: int,
 ) -> TrainState:
   """The latest state; the iterator is moved to where it stood.
 
@@ -105,16 +89,24 @@ def restore(
     manager: Has at least one step.
     abstract_state: Shapes, dtypes and shardings to restore to.
     iterator: Of the same data.
+    num_examples: Of the training split.
 
   Raises:
-    UserError: The step cannot be read.
+    UserError: The step cannot be read, or was made with other data.
   """
   items = _restore_latest(
     manager,
     state=ocp.args.StandardRestore(abstract_state),
     data=ocp.args.JsonRestore(),
   )
-  iterator.set_state(items['data'])
+  data = items['data']
+  if data['num_examples'] != num_examples:
+    raise UserError(
+      f'{manager.directory} was made with {data["num_examples"]} training '
+      f'examples, now there are {num_examples}. Set data.data_dir back, or use '
+      'another --workdir.'
+    )
+  iterator.set_state(data['iterator'])
   return items['state']
 
 
@@ -162,21 +154,7 @@ def check_config(
   """
   step = manager.latest_step()
   items = _restore_latest(manager, config=ocp.args.JsonRestore())
-  saved = _flat(items['config'])
-  current = _flat(as_plain_dict(config))
-  absent = '(absent)'
-  checked, free = ('',), _FREE
-  if evaluating:
-    checked = ('model.', 'data.name')
-    free = (*_FREE, *_FREE_IN_EVALUATION)
-  differing = [
-    f'  {key}: checkpoint {saved.get(key, absent)!r}, '
-    f'now {current.get(key, absent)!r}'
-    for key in sorted(saved.keys() | current.keys())
-    if saved.get(key, absent) != current.get(key, absent)
-    and key.startswith(checked)
-    and not key.startswith(free)
-  ]
+  differing = differences(items['config'], config, evaluating=evaluating)
   if differing:
     raise UserError(
       f'{manager.directory / str(step)} was made with another configuration:\n'
@@ -217,21 +195,6 @@ def load_variables(directory: str | Path) -> dict:
     raise UserError(
       f'init_from: {path} cannot be read ({error}); convert it again'
     ) from error
-
-
-def as_plain_dict(config: ml_collections.ConfigDict) -> dict:
-  """The configuration as JSON holds it."""
-  return json.loads(config.to_json())
-
-
-def _flat(tree: dict, prefix: str = '') -> dict:
-  leaves = {}
-  for key, value in tree.items():
-    if isinstance(value, dict):
-      leaves.update(_flat(value, f'{prefix}{key}.'))
-    else:
-      leaves[prefix + key] = value
-  return leaves
 
 
 def abstract_like(tree, sharding: jax.sharding.Sharding):

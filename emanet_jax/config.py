@@ -4,7 +4,38 @@ A run book in `configs/` starts from `default_config()` and changes what it
 must; the command line changes any leaf: `--config.train.steps=100`.
 """
 
+import json
+
 import ml_collections
+
+# What may differ between a checkpoint and the run that goes on from it: none of
+# it changes a single number of the training.
+_FREE = (
+  'init_from',
+  'data.allow_partial',
+  'data.data_dir',
+  'data.eval_split',
+  'data.manual_dir',
+  'data.num_threads',
+  'data.prefetch',
+  'eval.',
+  'model.head.eval_stages',
+  'train.checkpoint_every',
+  'train.eval_every',
+  'train.keep_checkpoints',
+  'train.log_every',
+)
+
+# What else may differ for an evaluation: the weights mean the same.
+_FREE_IN_EVALUATION = (
+  'model.backbone.multi_grid',
+  'model.backbone.output_stride',
+  'model.dtype',
+  'model.head.dropout_rate',
+  'model.head.gradient',
+  'model.head.momentum',
+  'model.norm_momentum',
+)
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -62,8 +93,8 @@ def _data() -> ml_collections.ConfigDict:
   data.crop_size = 513  # pixels, square
   data.scales = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)  # one drawn an example
   data.flip = True  # mirrored left to right half of the time
-  data.num_threads = 16
-  data.prefetch = 4  # batches ready ahead of the training step
+  data.num_threads = 16  # each makes a batch at a time
+  data.prefetch = 4  # batches ready ahead; at least one a thread
   return data
 
 
@@ -93,10 +124,12 @@ def _train() -> ml_collections.ConfigDict:
   train = ml_collections.ConfigDict()
   train.steps = 30_000
   train.batch_size = 16  # over all devices and accumulation steps
+  # Micro-batches of a step; normalisation, bases, OHEM and 'valid' averages see
+  # one at a time.
   train.accumulation_steps = 1
   train.log_every = 20
   train.eval_every = 2_000
-  train.checkpoint_every = 2_000
+  train.checkpoint_every = 2_000  # and before every evaluation
   train.keep_checkpoints = 3
   return train
 
@@ -106,3 +139,47 @@ def _eval() -> ml_collections.ConfigDict:
   evaluation.batch_size = 8
   evaluation.num_pictures = 8  # examples on the overlay and attention pages
   return evaluation
+
+
+def differences(
+  saved: dict, config: ml_collections.ConfigDict, *, evaluating: bool = False
+) -> list[str]:
+  """What keeps a run from using a checkpoint.
+
+  Args:
+    saved: The checkpoint's configuration, from `as_plain_dict`.
+    config: The run's.
+    evaluating: Only the network and the data set must agree, and of the
+      network what its weights depend on.
+
+  Returns:
+    A line for each key that differs and may not, with both values.
+  """
+  checked, free = ('',), _FREE
+  if evaluating:
+    checked = ('model.', 'data.name')
+    free = (*_FREE, *_FREE_IN_EVALUATION)
+  then, now, absent = _flat(saved), _flat(as_plain_dict(config)), '(absent)'
+  return [
+    f'  {key}: checkpoint {then.get(key, absent)!r}, '
+    f'now {now.get(key, absent)!r}'
+    for key in sorted(then.keys() | now.keys())
+    if then.get(key, absent) != now.get(key, absent)
+    and key.startswith(checked)
+    and not key.startswith(free)
+  ]
+
+
+def as_plain_dict(config: ml_collections.ConfigDict) -> dict:
+  """The configuration as JSON holds it."""
+  return json.loads(config.to_json())
+
+
+def _flat(tree: dict, prefix: str = '') -> dict:
+  leaves = {}
+  for key, value in tree.items():
+    if isinstance(value, dict):
+      leaves.update(_flat(value, f'{prefix}{key}.'))
+    else:
+      leaves[prefix + key] = value
+  return leaves

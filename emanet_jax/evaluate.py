@@ -1,60 +1,22 @@
 """A split to scores: one confusion matrix over all of its images."""
 
-import dataclasses
-import functools
-import json
-import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-from absl import logging
 from jax.experimental import multihost_utils
 
-from emanet_jax import (
-  checkpoint,
-  inference,
-  metrics,
-  plots,
-  sharding,
-  visualize,
-)
+from emanet_jax import checkpoint, inference, metrics, report, sharding
 from emanet_jax.data import pipeline
-from emanet_jax.data.spec import IGNORE_LABEL, DatasetSpec
+from emanet_jax.data.spec import IGNORE_LABEL
 from emanet_jax.errors import UserError
 from emanet_jax.models.segmenter import create_model
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-  """What a pass over a split found.
-
-  Attributes:
-    confusion: Pixel counts, int64 [classes, classes], rows are labels.
-    num_images: Images evaluated, over all processes.
-    num_shapes: Batch shapes that this process met, each compiled once.
-    seconds: Wall time, compilation included.
-    pictures: Of this process's first few images: `id`, `image`, `label`,
-      `prediction`, and `responsibilities` where the head has them.
-  """
-
-  confusion: np.ndarray
-  num_images: int
-  num_shapes: int
-  seconds: float
-  pictures: list[dict[str, Any]]
-
-  @property
-  def scores(self) -> metrics.Scores:
-    """Of the confusion matrix."""
-    return metrics.scores(self.confusion)
+from emanet_jax.report import Evaluation
 
 
 def evaluate(config: ml_collections.ConfigDict, workdir: str) -> Evaluation:
@@ -63,7 +25,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str) -> Evaluation:
   Raises:
     UserError: No checkpoint, one of another model, or data that is not there.
   """
-  dataset = pipeline.open_dataset(config.data, (config.data.eval_split,))
+  check(config)
   manager = checkpoint.open_manager(workdir)
   if manager.latest_step() is None:
     raise UserError(
@@ -71,6 +33,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str) -> Evaluation:
       f'--mode=train --workdir={workdir}'
     )
   checkpoint.check_config(manager, config, evaluating=True)
+  dataset = pipeline.open_dataset(config.data, (config.data.eval_split,))
   model = create_model(config.model, dataset.spec.num_classes)
   mesh = sharding.create_mesh(jax.local_devices())
   evaluation = run_split(
@@ -83,8 +46,17 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str) -> Evaluation:
     num_pictures=config.eval.num_pictures,
   )
   if jax.process_index() == 0:
-    write_report(workdir, evaluation, dataset.spec, manager.latest_step())
+    report.write(workdir, evaluation, dataset.spec, manager.latest_step())
   return evaluation
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+  """Raises a UserError for values of the `eval` part that cannot be."""
+  if config.eval.batch_size < 1 or config.eval.num_pictures < 0:
+    raise UserError(
+      'eval.batch_size must be ≥ 1 and eval.num_pictures ≥ 0; got '
+      f'{config.eval.batch_size} and {config.eval.num_pictures}'
+    )
 
 
 def create_eval_step(model: nn.Module, num_classes: int) -> Callable:
@@ -152,7 +124,8 @@ def run_split(
     count += len(group)
     if any(example['index'] < num_pictures for example in group):
       pictures += _pictures(group, size, prediction, responsibilities)
-  confusion, count = _sum_over_processes((confusion, np.int64(count)))
+  confusion = _sum_over_processes(confusion)
+  count = _sum_over_processes(np.array([count], np.int64))[0]
   return Evaluation(
     confusion,
     int(count),
@@ -202,49 +175,9 @@ def _pictures(group, size, prediction, responsibilities) -> list[dict]:
   return pictures
 
 
-def _sum_over_processes(tree):
+def _sum_over_processes(counts: np.ndarray) -> np.ndarray:
   if jax.process_count() == 1:
-    return tree
-  gathered = multihost_utils.process_allgather(tree)
-  return jax.tree.map(functools.partial(np.sum, axis=0), gathered)
-
-
-def write_report(
-  workdir: str, evaluation: Evaluation, spec: DatasetSpec, step: int
-) -> None:
-  """Writes scores.json and the pictures to `workdir/eval`; logs the table."""
-  folder = Path(workdir) / 'eval'
-  folder.mkdir(parents=True, exist_ok=True)
-  scores = evaluation.scores
-  content = {
-    **metrics.to_json(scores, spec.classes),
-    'num_images': evaluation.num_images,
-    'step': int(step),
-    'dataset': spec.name,
-  }
-  temporary = folder / 'scores.json.tmp'
-  temporary.write_text(json.dumps(content, indent=2) + '\n')
-  os.replace(temporary, folder / 'scores.json')
-  plots.confusion_png(
-    folder / 'confusion.png', evaluation.confusion, spec.classes
-  )
-  if evaluation.pictures:
-    visualize.overlay_page(
-      folder / 'overlays.png',
-      evaluation.pictures,
-      spec.classes,
-      np.array(spec.palette, np.uint8),
-      f'{spec.name}, step {step}',
-    )
-  attended = [p for p in evaluation.pictures if 'responsibilities' in p]
-  if attended:
-    visualize.attention_page(folder / 'attention.png', attended)
-  logging.info('%s', '\n' + metrics.table(scores, spec.classes))
-  logging.info(
-    '%d images in %.1f s (%.1f images/s), %d shapes compiled; report in %s',
-    evaluation.num_images,
-    evaluation.seconds,
-    evaluation.num_images / evaluation.seconds,
-    evaluation.num_shapes,
-    folder,
-  )
+    return counts
+  # JAX would cut int64 to 32 bits on the way: send the halves.
+  halves = multihost_utils.process_allgather(counts.view(np.uint32))
+  return np.asarray(halves).view(np.int64).sum(axis=0)

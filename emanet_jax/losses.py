@@ -5,9 +5,8 @@ import jax.numpy as jnp
 from jaxtyping import Float, Int
 
 from emanet_jax.array import Array
+from emanet_jax.data.spec import IGNORE_LABEL
 from emanet_jax.errors import UserError
-
-IGNORE_LABEL = 255
 
 
 def segmentation_loss(
@@ -30,7 +29,8 @@ def segmentation_loss(
     label_smoothing: Share of the target spread over all classes, in [0, 1).
     ohem_threshold: Online hard example mining (Shrivastava et al., 2016): only
       pixels whose true class gets a probability below this count; 0 = off.
-    ohem_min_kept: Hardest pixels of the batch that count in any case.
+    ohem_min_kept: Hardest pixels of the batch that count in any case; under
+      gradient accumulation, of each micro-batch.
 
   Returns:
     The loss, a float32 scalar; 0 where nothing is labelled.

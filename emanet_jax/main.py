@@ -1,5 +1,6 @@
 """python -m emanet_jax.main --config configs/voc.py --workdir W [--mode M]."""
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -34,19 +35,33 @@ def main(argv: Sequence[str]) -> None:
   run = {'train': train.train, 'evaluate': evaluate.evaluate}[_MODE.value]
   try:
     run(_CONFIG.value, _WORKDIR.value)
-  except UserError as error:
+  except (UserError, OSError) as error:
     logging.flush()
     sys.exit(f'error: {error}')
 
 
 def _log_own_progress() -> None:
   """Shows this package's progress, and of libraries only warnings."""
+  own = os.path.dirname(os.path.realpath(__file__)) + os.sep
   logging.set_verbosity(logging.INFO)
   logging.get_absl_handler().addFilter(
-    lambda record: record.levelname != 'INFO' or 'emanet_jax' in record.pathname
+    lambda record: (
+      record.levelname != 'INFO'
+      or os.path.realpath(record.pathname).startswith(own)
+    )
   )
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+  """Parses the flags; a wrong path or key of the config is one line, too."""
+  try:
+    return app.parse_flags_with_usage(argv)
+  except (AttributeError, KeyError) as error:  # str() would quote the message
+    sys.exit(f'error: in the configuration: {error.args[0]}')
+  except (OSError, TypeError, ValueError) as error:
+    sys.exit(f'error: {error}')
 
 
 if __name__ == '__main__':
   flags.mark_flags_as_required(['config', 'workdir'])
-  app.run(main)
+  app.run(main, flags_parser=_parse)

@@ -78,6 +78,10 @@ class Scores:
   accuracy: Float64[np.ndarray, ' classes']
   share: Float64[np.ndarray, ' classes']
 
+  def summary(self) -> dict[str, float]:
+    """Returns the four scores of the split by name."""
+    return {k: getattr(self, k) for k in ('mIoU', 'pAcc', 'mAcc', 'fIoU')}
+
 
 def scores(hist: Integer[np.ndarray, 'classes classes']) -> Scores:
   """Scores a confusion matrix, equal to the authors' figures to the last bit.
@@ -131,8 +135,8 @@ def table(scores: Scores, class_names: Sequence[str]) -> str:
     cells = '  '.join(f'{_percent(value):>6}' for value in values)
     lines.append(f'{name:<{width}}  {cells}')
   lines.append(rule)
-  for name in ('mIoU', 'pAcc', 'mAcc', 'fIoU'):
-    lines.append(f'{name:<{width}}  {_percent(getattr(scores, name)):>6}')
+  for name, value in scores.summary().items():
+    lines.append(f'{name:<{width}}  {_percent(value):>6}')
   return '\n'.join(lines)
 
 
@@ -149,8 +153,7 @@ def to_json(
     The four scores and 'per_class_IoU' by name, as fractions in [0, 1]; None
     for nan, which JSON does not have.
   """
-  names = ('mIoU', 'pAcc', 'mAcc', 'fIoU')
-  result = {name: _none_for_nan(getattr(scores, name)) for name in names}
+  result = {k: _none_for_nan(v) for k, v in scores.summary().items()}
   result['per_class_IoU'] = {
     name: _none_for_nan(value)
     for name, value in zip(class_names, scores.iou, strict=True)

@@ -53,8 +53,7 @@ def confusion_png(
   bar.spines[:].set_visible(False)
   scores = metrics.scores(hist)
   title = '   '.join(
-    f'{name} {100 * getattr(scores, name):.2f}'
-    for name in ('mIoU', 'pAcc', 'mAcc', 'fIoU')
+    f'{name} {100 * value:.2f}' for name, value in scores.summary().items()
   )
   axes.set_title(title, {'fontsize': 10, 'color': INK}, loc='left', pad=10)
   save_png(path, figure)

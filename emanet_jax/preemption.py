@@ -1,7 +1,10 @@
 """Notice of being stopped: SIGTERM, Ctrl-C, or a cluster's preemption."""
 
+import contextlib
 import signal
+import sys
 import types
+from collections.abc import Iterator
 
 import jax
 from absl import logging
@@ -13,13 +16,13 @@ class StopNotice:
 
   A second one of the same kind acts as ever. With several processes a SIGTERM
   to any of them reaches all at the same step, through JAX's distributed
-  runtime.
+  runtime; Ctrl-C acts as ever there.
   """
 
   _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
   def __init__(self):
-    self._asked = False
+    self._asked = self._all_saved = False
     self._previous = {}
 
   def __enter__(self) -> 'StopNotice':
@@ -35,9 +38,21 @@ class StopNotice:
 
   def _on_signal(self, number: int, frame: types.FrameType | None) -> None:
     del frame
+    if self._all_saved:
+      logging.info('%s: all is saved', signal.Signals(number).name)
+      sys.exit(0)
     self._asked = True
     logging.info('%s: stopping after this step', signal.Signals(number).name)
     signal.signal(number, self._previous[number])
+
+  @contextlib.contextmanager
+  def all_saved(self) -> Iterator[None]:
+    """Inside, a signal ends the process at once, with exit code 0."""
+    self._all_saved = True
+    try:
+      yield
+    finally:
+      self._all_saved = False
 
   def asked(self, step: int) -> bool:
     """Whether to stop after this step; the same on every process."""

@@ -43,21 +43,24 @@ class Progress:
     """Takes a step's scalar metrics, still being computed."""
     self._pending.append((step, metrics))
 
-  def check(self) -> None:
-    """Waits for the steps so far.
+  def check(self) -> list[dict[str, np.ndarray]]:
+    """Waits for the steps since the last report and returns their metrics.
 
     Raises:
-      UserError: A loss or gradient that is NaN or infinite, and at which step.
+      UserError: A loss, gradient or parameter that is NaN or infinite, and at
+        which step.
     """
-    for step, metrics in jax.device_get(self._pending):
+    pending = jax.device_get(self._pending)
+    for step, metrics in pending:
       bad = {k: float(v) for k, v in metrics.items() if not np.isfinite(v)}
       if bad:
         raise UserError(
           f'training diverged at step {step}: '
           + ', '.join(f'{k} is {v}' for k, v in bad.items())
-          + '. Checkpoints of earlier steps are intact. Lower '
-          'optimizer.learning_rate or look at the data before going on.'
+          + '. Checkpoints of earlier steps are intact. Look at the data, or '
+          'start in a new --workdir with a lower optimizer.learning_rate.'
         )
+    return [metrics for _, metrics in pending]
 
   def report(self, learning_rate: float) -> dict[str, float]:
     """Logs a line on the steps since the last one, and returns its values.
@@ -65,9 +68,8 @@ class Progress:
     Raises:
       UserError: As `check`.
     """
-    self.check()
+    values = self.check()
     step = self._pending[-1][0]
-    values = [metrics for _, metrics in jax.device_get(self._pending)]
     now = time.monotonic()
     seconds = max(now - self._start, 1e-9)
     per_step = seconds / len(values)

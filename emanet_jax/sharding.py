@@ -38,6 +38,14 @@ def global_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict:
   }
 
 
+def local(tree):
+  """Replicated arrays of all processes as arrays of this one's devices."""
+  if jax.process_count() == 1:
+    return tree
+  copies = jax.tree.map(lambda x: x.addressable_data(0), tree)
+  return jax.device_put(copies, replicated(create_mesh(jax.local_devices())))
+
+
 def check_batch_size(batch_size: int, accumulation_steps: int, mesh: Mesh):
   """Raises a UserError unless every device gets whole micro-batches."""
   parts = mesh.size * accumulation_steps

@@ -20,10 +20,11 @@ from emanet_jax import (
   losses,
   optimizer,
   plots,
+  report,
   sharding,
   train_state,
 )
-from emanet_jax.data import pipeline
+from emanet_jax.data import datasets, pipeline
 from emanet_jax.errors import UserError
 from emanet_jax.metric_writer import MetricWriter, read_metrics
 from emanet_jax.models.segmenter import create_model
@@ -51,9 +52,13 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
   """
   mesh = sharding.create_mesh()
   _check(config, mesh)
+  spec = datasets.get_dataset(config.data.name).SPEC
+  model = create_model(config.model, spec.num_classes)
+  schedule, tx = _create_optimizer(config, model)
   dataset = pipeline.open_dataset(
     config.data, (config.data.train_split, config.data.eval_split)
   )
+  num_examples = dataset.num_examples(config.data.train_split)
   iterator = pipeline.train_iterator(
     dataset,
     config.data,
@@ -62,16 +67,15 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
     process_index=jax.process_index(),
     process_count=jax.process_count(),
   )
-  model = create_model(config.model, dataset.spec.num_classes)
-  schedule, tx = _create_optimizer(config, model)
   manager = checkpoint.open_manager(workdir, config.train.keep_checkpoints)
-  state = _first_or_latest(config, manager, model, tx, iterator, mesh)
+  state = _first_or_latest(
+    config, manager, model, tx, iterator, num_examples, mesh
+  )
   start, steps = int(state.step), config.train.steps
 
-  eval_step = evaluate.create_eval_step(model, dataset.spec.num_classes)
   run_split = functools.partial(
     evaluate.run_split,
-    eval_step,
+    evaluate.create_eval_step(model, spec.num_classes),
     dataset=dataset,
     split=config.data.eval_split,
     batch_size=config.eval.batch_size,
@@ -83,10 +87,28 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
   step_fn = None
   with contextlib.ExitStack() as stack:
     stack.callback(manager.close)
+    evaluated = _evaluated_steps(workdir, start)
     writer = None
     if jax.process_index() == 0:
       writer = stack.enter_context(MetricWriter(workdir, start))
     notice = stack.enter_context(StopNotice())
+
+    def is_evaluated(step):
+      return step == steps or (step and step % config.train.eval_every == 0)
+
+    def evaluate_now(step):
+      """Scores a step that is saved, and has not been scored before."""
+      with notice.all_saved(), progress.paused():
+        manager.wait_until_finished()
+        evaluation = run_split(sharding.local(state.variables))
+        logging.info('step %d: %s', step, evaluation)
+        if writer and step not in evaluated:
+          writer.write(step, 'eval', evaluation.scores.summary())
+        return evaluation
+
+    # A run stopped before or during an evaluation makes it now.
+    if start < steps and is_evaluated(start) and start not in evaluated:
+      evaluate_now(start)
     for step in range(start + 1, steps + 1):
       with progress.waiting_for_data():
         batch = sharding.global_batch(next(iterator), mesh)
@@ -96,34 +118,40 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
       state, metrics = step_fn(state, batch, rng)
       progress.add(step, metrics)
 
-      last = step == steps
       stopping = notice.asked(step)
-      if step % config.train.log_every == 0 or last or stopping:
+      ending = stopping or is_evaluated(step)
+      if step % config.train.log_every == 0 or ending:
         values = progress.report(float(schedule(step - 1)))
         if writer:
           writer.write(step, 'train', values)
-      if step % config.train.checkpoint_every == 0 or last or stopping:
+      if step % config.train.checkpoint_every == 0 or ending:
         progress.check()
         with progress.paused():
-          checkpoint.save(manager, state, iterator, config)
-      if stopping and not last:
+          checkpoint.save(manager, state, iterator, num_examples, config)
+      if stopping and step < steps:
         manager.wait_until_finished()
         logging.info('stopped and saved at step %d of %d', step, steps)
         return state
-      if step % config.train.eval_every == 0 and not last:
-        with progress.paused():
-          _log_scores(run_split(_local_variables(state)), step, writer)
+      if is_evaluated(step) and step < steps:
+        evaluate_now(step)
 
-    final = run_split(_local_variables(state))
-    manager.wait_until_finished()
+    final = evaluate_now(steps)
     if writer:
-      _log_scores(final, steps, writer if start < steps else None)
-      evaluate.write_report(workdir, final, dataset.spec, steps)
-  if jax.process_index() == 0:
-    curves = Path(workdir) / 'curves.png'
-    plots.curves_png(curves, read_metrics(workdir))
-    logging.info('curves in %s', curves)
+      with notice.all_saved():
+        report.write(workdir, final, spec, steps)
+        curves = Path(workdir) / 'curves.png'
+        plots.curves_png(curves, read_metrics(workdir))
+        logging.info('curves in %s', curves)
   return state
+
+
+def _evaluated_steps(workdir: str, start: int) -> set[int]:
+  """Steps up to `start` with a recorded evaluation; the same on every host."""
+  if not start or not (Path(workdir) / 'metrics.jsonl').exists():
+    return set()
+  records = read_metrics(workdir)
+  steps = {r['step'] for r in records if r['split'] == 'eval'}
+  return {step for step in steps if step <= start}
 
 
 def _check(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> None:
@@ -131,12 +159,11 @@ def _check(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> None:
   for key, value in config.train.items():
     if value < 1:
       raise UserError(f'train.{key} is {value}; it must be ≥ 1')
-  if config.eval.batch_size < 1:
-    raise UserError(f'eval.batch_size is {config.eval.batch_size}; give ≥ 1')
   sharding.check_batch_size(
     config.train.batch_size, config.train.accumulation_steps, mesh
   )
   losses.check_loss(**config.loss)
+  evaluate.check(config)
 
 
 def _create_optimizer(
@@ -164,6 +191,7 @@ def _first_or_latest(
   model: nn.Module,
   tx: optax.GradientTransformation,
   iterator: grain.DatasetIterator,
+  num_examples: int,
   mesh: jax.sharding.Mesh,
 ) -> TrainState:
   """The workdir's latest checkpoint; else init_from; else random weights."""
@@ -174,7 +202,7 @@ def _first_or_latest(
     checkpoint.check_config(manager, config)
     shapes = jax.eval_shape(create, rng)
     abstract = checkpoint.abstract_like(shapes, replicated)
-    state = checkpoint.restore(manager, abstract, iterator)
+    state = checkpoint.restore(manager, abstract, iterator, num_examples)
     logging.info('going on from step %d in %s', state.step, manager.directory)
     return state
   weights = None
@@ -183,7 +211,9 @@ def _first_or_latest(
   else:
     logging.info('init_from is empty: all weights start at random')
   # Run once: compiling it well would take longer than running it badly.
-  quickly = {'xla_backend_optimization_level': 0}
+  quickly = None
+  if jax.default_backend() == 'cpu':
+    quickly = {'xla_backend_optimization_level': 0}
   state = jax.jit(create, out_shardings=replicated, compiler_options=quickly)(
     rng
   )
@@ -217,30 +247,3 @@ def _compile_step(config, model, tx, mesh, state, batch, rng) -> Callable:
     f'{mesh.size} {jax.default_backend()} device(s)',
   )
   return compiled
-
-
-def _local_variables(state: TrainState) -> dict:
-  """On this process's devices alone."""
-  if jax.process_count() == 1:
-    return state.variables
-  local = sharding.replicated(sharding.create_mesh(jax.local_devices()))
-  return jax.device_put(
-    jax.tree.map(lambda x: x.addressable_data(0), state.variables), local
-  )
-
-
-def _log_scores(
-  evaluation: evaluate.Evaluation, step: int, writer: MetricWriter | None
-) -> None:
-  scores = evaluation.scores
-  values = {k: getattr(scores, k) for k in ('mIoU', 'pAcc', 'mAcc', 'fIoU')}
-  logging.info(
-    'step %d: %s on %d images in %.1f s, %d shapes compiled',
-    step,
-    '  '.join(f'{k} {100 * v:.2f}' for k, v in values.items()),
-    evaluation.num_images,
-    evaluation.seconds,
-    evaluation.num_shapes,
-  )
-  if writer:
-    writer.write(step, 'eval', values)

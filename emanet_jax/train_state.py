@@ -75,7 +75,8 @@ def train_step(
       and bases see each micro-batch in turn, as separate forward passes do.
 
   Returns:
-    The state after the step, and `loss` and `grad_norm`, float32 scalars.
+    The state after the step, and float32 scalars: `loss` and `grad_norm` of
+    the parameters before it, `param_norm` of those after it.
   """
   rng = jax.random.fold_in(rng, state.step)
 
@@ -104,8 +105,12 @@ def train_step(
       micro_step, state, batch, rng, accumulation_steps
     )
   updates, opt_state = tx.update(grads, state.opt_state, state.params)
-  metrics = {'loss': loss, 'grad_norm': optax.tree.norm(grads)}
   params = optax.apply_updates(state.params, updates)
+  metrics = {
+    'loss': loss,
+    'grad_norm': optax.tree.norm(grads),
+    'param_norm': optax.tree.norm(params),
+  }
   return TrainState(state.step + 1, params, model_state, opt_state), metrics
 
 

@@ -172,6 +172,17 @@ def test_unknown_missing_and_misshaped_tensors_are_told(small):
   assert 'fc1.0.bn.weight: file (11,), network (10,)' in message
 
 
+def test_odd_shapes_are_told(small):
+  mu = np.zeros((2, *small['emau.mu'].shape[1:]))
+  assert 'emau.mu: file (2, ' in misfit({**small, 'emau.mu': mu})
+  empty = {**small, 'fc2.weight': np.zeros((0, 10, 1, 1))}
+  assert 'nothing is in: fc2.weight (0, 10, 1, 1)' in misfit(empty)
+  scalar = {**small, 'fc0.bn.bias': np.zeros(())}
+  assert 'fc0.bn.bias: file (), network (12,)' in misfit(scalar)
+  stage = {k: v for k, v in small.items() if not k.startswith('extractor.6')}
+  assert 'lacks: extractor.6.0.bn1.bias' in misfit(stage)
+
+
 def test_a_gap_between_blocks_is_told(small):
   lacking = {k: v for k, v in small.items() if 'extractor.7.2.' not in k}
   assert 'params/backbone/layer4_2/conv1/conv/kernel' in misfit(lacking)

@@ -187,7 +187,7 @@ def test_groups_hold_every_image_once(examples):
 def test_evaluate_reports_the_checkpoint(
   network, dataset, alone, monkeypatch, tmp_path
 ):
-  monkeypatch.setattr(pipeline, 'open_dataset', lambda config: dataset)
+  monkeypatch.setattr(pipeline, 'open_dataset', lambda config, splits: dataset)
   config = tiny.tiny_config(eval__num_pictures=2)
   tiny.save_step(config, network[1], tmp_path, step=7)
   evaluation = evaluate.evaluate(config, str(tmp_path))
@@ -218,7 +218,7 @@ def test_evaluate_reports_the_checkpoint(
 def test_evaluate_refuses_what_it_cannot_score(
   network, dataset, monkeypatch, tmp_path
 ):
-  monkeypatch.setattr(pipeline, 'open_dataset', lambda config: dataset)
+  monkeypatch.setattr(pipeline, 'open_dataset', lambda config, splits: dataset)
   config = tiny.tiny_config()
   missing = tmp_path / 'missing'
   with pytest.raises(UserError, match='holds no checkpoint; train first'):

@@ -17,7 +17,7 @@ FLOORS = (
   ('array', 'config', 'errors', 'figures', 'metric_writer', 'sharding'),
   ('data', 'losses', 'metrics', 'models', 'optimizer'),
   (
-    *('checkpoint', 'inference', 'plots', 'preemption', 'progress'),
+    *('checkpoint', 'inference', 'plots', 'preemption', 'progress', 'report'),
     *('train_state', 'visualize'),
   ),
   ('evaluate', 'predict', 'train'),

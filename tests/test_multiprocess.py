@@ -71,7 +71,7 @@ def test_two_processes_train_and_evaluate_as_one(tmp_path):
     ['-m', 'emanet_jax.main', *tiny.flags(tmp_path / 'one', **changes)]
   )
   for process in (*pair, single):
-    code, output = tiny.finish(process)
+    code, output = tiny.finish(process, timeout=900)
     assert code == 0, output
 
   two, one = (_restore(tmp_path / name) for name in ('two', 'one'))

@@ -5,11 +5,15 @@ import shutil
 import signal
 import time
 
+import jax
+import numpy as np
 import pytest
 
-from emanet_jax import checkpoint, train
+from emanet_jax import checkpoint, evaluate, train
+from emanet_jax.data import pipeline
 from emanet_jax.errors import UserError
 from emanet_jax.metric_writer import read_metrics
+from emanet_jax.train_state import TrainState
 from tests import tiny
 
 STEPS, BATCH = 20, 4  # As in tiny.CHANGES.
@@ -189,16 +193,62 @@ def test_keys_that_change_no_number_are_free(killed, config, key, value):
 def test_divergence_stops_and_leaves_the_step_before(start, tmp_path):
   workdir = tmp_path / 'run'
   code, output = tiny.finish(
-    start(workdir, optimizer__learning_rate=1e20, train__checkpoint_every=1)
+    start(workdir, optimizer__learning_rate=1e6, train__checkpoint_every=1)
   )
   assert code == 1
   assert 'training diverged at step' in output
   assert 'Traceback' not in output
   diverged = int(output.split('training diverged at step ')[1].split(':')[0])
-  assert 1 < diverged <= 4
+  assert 1 < diverged < STEPS
   assert tiny.saved_steps(workdir)[-1] == diverged - 1
-  assert tiny.load_step(workdir)['state']['step'] == diverged - 1
+  state = tiny.load_step(workdir)['state']
+  assert state['step'] == diverged - 1
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
   assert _steps(workdir) == list(range(1, diverged))
+
+
+def test_an_evaluation_that_was_cut_off_is_made_after_all(
+  config, tmp_path, monkeypatch
+):
+  config.update_from_flattened_dict(
+    {'train.steps': 2, 'train.eval_every': 1, 'train.batch_size': 4}
+  )
+  run_split, calls = evaluate.run_split, []
+
+  def cut_off(*arguments, **options):
+    calls.append(1)
+    if len(calls) in (1, 3):  # The first time at each of the two steps.
+      signal.raise_signal(signal.SIGTERM)
+    return run_split(*arguments, **options)
+
+  monkeypatch.setattr(evaluate, 'run_split', cut_off)
+  for _ in range(2):
+    with pytest.raises(SystemExit) as stopped:
+      train.train(config, str(tmp_path))
+    assert stopped.value.code == 0
+  train.train(config, str(tmp_path))
+  records = [(r['split'], r['step']) for r in read_metrics(tmp_path)]
+  expected = [('train', 1), ('eval', 1), ('train', 2), ('eval', 2)]
+  assert records == expected
+  assert (tmp_path / 'eval' / 'scores.json').is_file()
+
+
+def test_other_data_are_refused(killed, config):
+  manager = checkpoint.open_manager(killed)
+  step = manager.latest_step()
+  assert checkpoint.restore_variables(manager, _device()).keys() >= {'params'}
+  saved = manager.item_metadata(step)['state'].tree
+  abstract = checkpoint.abstract_like(saved, _device())
+  iterator = pipeline.train_iterator(
+    tiny.open_dataset(config.data), config.data, batch_size=BATCH, seed=0
+  )
+  with pytest.raises(UserError, match=r'512 training examples, now.* 511'):
+    checkpoint.restore(manager, TrainState(**abstract), iterator, 511)
+  assert iterator.get_state() == {'global_next_index': 0}
+
+
+def _device():
+  return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
 
 def test_a_finished_run_is_only_evaluated_again(start, straight):
@@ -234,7 +284,8 @@ def _batches(workdir):
 def _assert_same_end(straight, other):
   expected, found = tiny.load_step(straight), tiny.load_step(other)
   assert expected['data'] == found['data']
-  assert expected['data'] == {'global_next_index': STEPS * BATCH}
+  position = {'iterator': {'global_next_index': STEPS * BATCH}}
+  assert expected['data'] == {**position, 'num_examples': 512}
   assert tiny.hash_tree(expected['state']) == tiny.hash_tree(found['state'])
 
   batches = _batches(straight)

@@ -78,7 +78,11 @@ def normalize_bases(
       nothing.
   """
   if norm == 'l2':
-    return mu / (_EPSILON + jnp.linalg.norm(mu, axis=-1, keepdims=True))
+    square = jnp.square(mu).sum(axis=-1, keepdims=True)
+    # The root's slope at zero, where a basis no pixel chose lies, is infinite.
+    alive = square > 0
+    length = jnp.where(alive, jnp.sqrt(jnp.where(alive, square, 1)), 0)
+    return mu / (_EPSILON + length)
   if norm == 'layer':
     return jax.nn.standardize(mu, axis=-1, epsilon=1e-5)
   return mu
@@ -237,6 +241,8 @@ def check_unit(unit: EMAUnit) -> None:
       raise UserError(
         f'model.head.{key} is {getattr(unit, key)!r}; known are {known}'
       )
+  if not 0 <= unit.momentum <= 1:
+    raise UserError(f'model.head.momentum is {unit.momentum}; give 0 to 1')
   if unit.num_bases < 1 or unit.num_stages < 1 or unit.eval_stages < 0:
     raise UserError(
       'model.head needs num_bases ≥ 1, num_stages ≥ 1 and eval_stages ≥ 0; '

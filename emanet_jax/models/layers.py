@@ -67,10 +67,15 @@ def conv2d(
   return _conv(x, kernel, stride, dilation)
 
 
+def _precision(x):
+  # float32 means float32 on accelerators too, not TF32 or a pass of bfloat16.
+  return None if x.dtype == jnp.bfloat16 else lax.Precision.HIGHEST
+
+
 def _plain_conv(x, kernel, stride, dilation):
   if kernel.shape[:2] == (1, 1):
-    x = x[:, ::stride, ::stride]
-    return jnp.einsum('bhwc,cf->bhwf', x, kernel[0, 0].astype(x.dtype))
+    x, matrix = x[:, ::stride, ::stride], kernel[0, 0].astype(x.dtype)
+    return jnp.einsum('bhwc,cf->bhwf', x, matrix, precision=_precision(x))
   pad = dilation * (kernel.shape[0] - 1) // 2
   return lax.conv_general_dilated(
     x,
@@ -79,6 +84,7 @@ def _plain_conv(x, kernel, stride, dilation):
     [(pad, pad)] * 2,
     rhs_dilation=(dilation, dilation),
     dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    precision=_precision(x),
   )
 
 
@@ -118,6 +124,7 @@ def _filter_gradient(x, dy, kernel_shape, stride, dilation):
       patch,
       dy,
       (((0, 1, 2), (0, 1, 2)), ((), ())),
+      precision=_precision(dy),
       preferred_element_type=jnp.promote_types(x.dtype, jnp.float32),
     )
 

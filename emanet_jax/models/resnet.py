@@ -183,10 +183,10 @@ def create(
       f'model.backbone.stem_widths is {tuple(stem_widths)} and width {width}; '
       'give three stem widths (deep 3×3 stem) or one (7×7 stem), all ≥ 1'
     )
-  if len(multi_grid) < sizes[3]:
+  if len(multi_grid) < sizes[3] or min(multi_grid) < 1:
     raise UserError(
       f'model.backbone.multi_grid {tuple(multi_grid)} has fewer entries than '
-      f'the last stage has blocks ({sizes[3]})'
+      f'the last stage has blocks ({sizes[3]}), or one below 1'
     )
   stage_strides(output_stride)
   return ResNet(

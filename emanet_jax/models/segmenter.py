@@ -4,6 +4,7 @@ import importlib
 import pkgutil
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
@@ -62,6 +63,13 @@ class Segmenter(nn.Module):
     self, image: Float[Array, 'b h w 3'], *, train: bool = False
   ) -> Float[Array, 'b ho wo classes']:
     """Logits, float32, at the backbone's output resolution."""
+    if image.ndim != 4 or image.shape[-1] != 3:
+      raise UserError(f'image is {image.shape}; expected [b, h, w, 3]')
+    if not jnp.issubdtype(image.dtype, jnp.floating):
+      raise UserError(
+        f'image is {image.dtype}; expected normalised values, as '
+        'emanet_jax.models.segmenter.normalize makes them of RGB in 0…255'
+      )
     image = jnp.asarray(image, self.dtype)
     features = self.backbone(image, train=train)
     return at_least_float32(self.head(features, train=train))
@@ -85,6 +93,14 @@ def create_model(
   """
   if config.dtype not in DTYPES:
     raise UserError(f'model.dtype is {config.dtype!r}; known are {DTYPES}')
+  if config.dtype == 'float64' and not jax.config.jax_enable_x64:
+    raise UserError("model.dtype 'float64' needs JAX_ENABLE_X64=1")
+  if not 0 <= config.norm_momentum < 1:
+    raise UserError(
+      f'model.norm_momentum is {config.norm_momentum}; it must be in [0, 1)'
+    )
+  if num_classes < 1:
+    raise UserError(f'num_classes is {num_classes}; it must be ≥ 1')
   backbone, head = dict(config.backbone), dict(config.head)
   return Segmenter(
     _find_backbone(backbone.pop('name'))(

@@ -67,6 +67,11 @@ def variables_from_torch(state_dict: dict[str, np.ndarray]) -> dict:
       'the file lacks': [
         f'{name} ({"/".join(names[name])})' for name in names.keys() - tensors
       ],
+      'nothing is in': [
+        f'{name} {value.shape}'
+        for name, value in tensors.items()
+        if not value.size
+      ],
     }
   )
   found = {names[n]: _to_flax(value) for n, value in tensors.items()}
@@ -85,7 +90,7 @@ def variables_from_torch(state_dict: dict[str, np.ndarray]) -> dict:
 
 def _stage_sizes(tensors: dict, stage: str, first: int) -> list[int]:
   """Blocks of each stage, from the names of their tensors."""
-  sizes = [0] * 4
+  sizes = [1] * 4
   for name in tensors:
     if match := re.match(stage + r'\.(\d+)\.', name):
       index = int(match[1]) - first
@@ -97,9 +102,9 @@ def _to_flax(value: np.ndarray) -> np.ndarray:
   value = np.asarray(value, np.float32)
   if value.ndim == 4:  # [out, in, h, w] → [h, w, in, out]
     value = value.transpose(2, 3, 1, 0)
-  elif value.ndim == 3:  # μ⁰: [1, C, K] → [K, C]
+  elif value.ndim == 3 and value.shape[0] == 1:  # μ⁰: [1, C, K] → [K, C]
     value = value[0].T
-  return np.ascontiguousarray(value)
+  return value.copy()
 
 
 def _expected_shapes(found: dict[Path, np.ndarray]) -> dict[Path, tuple]:

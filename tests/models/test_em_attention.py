@@ -174,6 +174,21 @@ def rounds(gradient, num_stages=3):
   )
 
 
+def test_a_basis_without_pixels_keeps_gradients_finite(mu):
+  """Features so large that one basis' responsibilities underflow to zero."""
+  x = 1e5 * jnp.abs(jnp.asarray(mu[:, :2])).repeat(3, axis=1)
+  mu = jnp.asarray(mu).at[:, -1].set(-jnp.abs(mu[:, -1]))
+
+  def total(x, mu):
+    out, z, bases = em.em_attention(x, mu, num_stages=2, gradient='full')
+    return jnp.square(out).sum(), (z, bases)
+
+  gradients, (z, bases) = jax.grad(total, (0, 1), has_aux=True)(x, mu)
+  assert (np.asarray(z).max(axis=1) == 0).any()
+  assert (np.abs(bases).max(axis=-1) == 0).any()
+  assert all(np.isfinite(g).all() for g in gradients)
+
+
 def test_cut_lets_no_gradient_through(x, mu):
   for gradient in jax.grad(scalar(rounds('cut')), (0, 1))(x, mu):
     np.testing.assert_array_equal(gradient, 0)

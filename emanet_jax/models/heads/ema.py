@@ -4,8 +4,10 @@ import flax.linen as nn
 from jaxtyping import Float
 
 from emanet_jax.array import Array
+from emanet_jax.errors import UserError
 from emanet_jax.models import em_attention
 from emanet_jax.models.layers import Conv, ConvNorm, torch_default
+from emanet_jax.models.norm import at_least_float32
 
 
 class EMAHead(nn.Module):
@@ -51,6 +53,8 @@ class EMAHead(nn.Module):
     x = nn.Dropout(self.dropout_rate, broadcast_dims=(1, 2))(
       x, deterministic=not train
     )
+    # In bfloat16, classes would tie.
+    x = at_least_float32(x)
     return Conv(
       self.num_classes,
       use_bias=True,
@@ -75,6 +79,11 @@ def create(
   """The head of a configuration, checked; unit_options go to `EMAUnit`."""
   unit = em_attention.EMAUnit(norm_momentum=norm_momentum, **unit_options)
   em_attention.check_unit(unit)
+  if min(channels, out_channels) < 1 or not 0 <= dropout_rate < 1:
+    raise UserError(
+      'model.head needs channels ≥ 1, out_channels ≥ 1 and dropout_rate in '
+      f'[0, 1); got {channels}, {out_channels} and {dropout_rate}'
+    )
   return EMAHead(
     num_classes, channels, out_channels, dropout_rate, norm_momentum, unit
   )
