@@ -75,8 +75,9 @@ def train_step(
       and bases see each micro-batch in turn, as separate forward passes do.
 
   Returns:
-    The state after the step, and float32 scalars: `loss` and `grad_norm` of
-    the parameters before it, `param_norm` of those after it.
+    The state after the step, and float32 scalars: `loss` and `grad_norm`
+    before the update, and `state_norm` of all numbers after it, which is finite
+    only if every one of them is.
   """
   rng = jax.random.fold_in(rng, state.step)
 
@@ -109,9 +110,16 @@ def train_step(
   metrics = {
     'loss': loss,
     'grad_norm': optax.tree.norm(grads),
-    'param_norm': optax.tree.norm(params),
+    'state_norm': _norm((params, model_state, opt_state)),
   }
   return TrainState(state.step + 1, params, model_state, opt_state), metrics
+
+
+def _norm(tree) -> jax.Array:
+  leaves = jax.tree.leaves(tree)
+  return optax.tree.norm(
+    [x for x in leaves if jnp.issubdtype(x.dtype, jnp.floating)]
+  )
 
 
 def _as_input(image):
