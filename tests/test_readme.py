@@ -17,6 +17,16 @@ from emanet_jax.metric_writer import read_metrics
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 
 
+def test_what_the_readme_points_to_is_there():
+  readme = (REPOSITORY / 'README.md').read_text()
+  pictures = re.findall(r'!\[[^]]+\]\(([^)]+)\)', readme)
+  files = re.findall(r'`((?:configs|tests|launch|emanet_jax)/[^`*]+)`', readme)
+  assert pictures
+  assert len(files) > 5
+  missing = [p for p in pictures + files if not (REPOSITORY / p).exists()]
+  assert not missing
+
+
 @pytest.fixture(scope='module')
 def workdir(tmp_path_factory):
   readme = (REPOSITORY / 'README.md').read_text()
