@@ -197,13 +197,22 @@ def test_accumulation_is_the_mean_over_passes_in_turn(start, batch, quick_jit):
       gradients.append(grads)
     mean = jax.tree.map(lambda a, b: (a + b) / 2, *gradients)
     tx = optimizer(model)
-    updates, _ = tx.update(mean, before.opt_state, before.params)
+    updates, opt_state = tx.update(mean, before.opt_state, before.params)
     params = optax.apply_updates(before.params, updates)
 
     step = quick_jit(step_of(model, accumulation_steps=2))
     after, metrics = step(before, batch, jax.random.key(3))
     got = (after.params, after.model_state, metrics)
-    expected = {'loss': sum(losses) / 2, 'grad_norm': optax.tree.norm(mean)}
+    floats = [
+      x
+      for x in jax.tree.leaves((params, model_state, opt_state))
+      if jnp.issubdtype(x.dtype, jnp.floating)
+    ]
+    expected = {
+      'loss': sum(losses) / 2,
+      'grad_norm': optax.tree.norm(mean),
+      'state_norm': optax.tree.norm(floats),
+    }
     expected = (params, model_state, expected)
     assert_close(got, expected, rtol=1e-8, atol=1e-10)
     assert not np.allclose(losses[0], losses[1], rtol=1e-6)
