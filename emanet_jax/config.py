@@ -105,7 +105,7 @@ def _loss() -> ml_collections.ConfigDict:
   # Online hard example mining: keep pixels whose true class gets less than
   # this probability; 0 = off.
   loss.ohem_threshold = 0.0
-  loss.ohem_min_kept = 100_000  # pixels kept at least, of the global batch
+  loss.ohem_min_kept = 100_000  # pixels kept at least, of a micro-batch
   return loss
 
 

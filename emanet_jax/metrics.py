@@ -11,12 +11,14 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float64, Int32, Integer
+from jaxtyping import Float64, Int32, Integer
+
+from emanet_jax.array import Array
 
 
 def confusion_matrix(
-  label: Integer[Array | np.ndarray, '*b h w'],
-  prediction: Integer[Array | np.ndarray, '*b h w'],
+  label: Integer[Array, '*b h w'],
+  prediction: Integer[Array, '*b h w'],
   num_classes: int,
   ignore_label: int = 255,
 ) -> Int32[Array, 'classes classes']:

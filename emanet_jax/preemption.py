@@ -47,9 +47,14 @@ class StopNotice:
 
   @contextlib.contextmanager
   def all_saved(self) -> Iterator[None]:
-    """Inside, a signal ends the process at once, with exit code 0."""
+    """Inside, a signal ends the process at once, with exit code 0.
+
+    So does one that came since the last `asked`.
+    """
     self._all_saved = True
     try:
+      if self._asked:
+        sys.exit(0)
       yield
     finally:
       self._all_saved = False

@@ -128,7 +128,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
         progress.check()
         with progress.paused():
           checkpoint.save(manager, state, iterator, num_examples, config)
-      if stopping and step < steps:
+      if stopping:
         manager.wait_until_finished()
         logging.info('stopped and saved at step %d of %d', step, steps)
         return state

@@ -2,19 +2,9 @@
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from emanet_jax import figures, plots
-
-
-def read(path):
-  with Image.open(path) as image:
-    image.load()
-    return np.asarray(image.convert('RGB'))
-
-
-def where(picture, color):
-  return (picture == np.asarray(color, np.uint8)).all(axis=-1)
+from tests.pictures import read, where
 
 
 def records(count):

@@ -6,23 +6,13 @@ import textwrap
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from emanet_jax import visualize
+from tests.pictures import read, where
 
 PALETTE = np.array([[10, 200, 30], [250, 120, 0], [0, 60, 240]], np.uint8)
 NAMES = ['grass', 'brick', 'sea']
 RED, GREY = (226, 38, 38), (190, 190, 190)
-
-
-def read(path):
-  with Image.open(path) as image:
-    image.load()
-    return np.asarray(image.convert('RGB'))
-
-
-def where(picture, color):
-  return (picture == np.asarray(color, np.uint8)).all(axis=-1)
 
 
 def blocks(mask):
