@@ -1,19 +1,20 @@
-"""Reading published files, and everything that can be wrong with them.
+"""What can be wrong with published files, found while a set is prepared.
 
-All of it runs while a data set is prepared: training starts on records that
-are known to be sound.
+Training starts on records that are known to be sound.
 """
 
 import io
-import pathlib
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int
 from PIL import Image
 
 from emanet_jax.data.spec import IGNORE_LABEL, DatasetSpec, Example, Item
 from emanet_jax.errors import UserError
+
+_EXIF_ORIENTATION = 0x0112
 
 
 def check_items(spec: DatasetSpec, items: Sequence[Item]) -> None:
@@ -24,42 +25,48 @@ def check_items(spec: DatasetSpec, items: Sequence[Item]) -> None:
     items: The examples of one split.
 
   Raises:
-    UserError: A photo or label is missing, or an id is listed twice.
+    UserError: A photo or label is missing, an id is listed twice or is no text.
   """
-  seen: set[str] = set()
+  seen: dict[str, Item] = {}
   for item in items:
+    _check_id(item)
     if item.id in seen:
       raise UserError(
-        f'{spec.name}: example {item.id!r} ({item.image}) is listed twice. '
-        'Remove one of the two entries.'
+        f'{spec.name}: example {item.id!r} ({item.image.where}) is listed '
+        f'twice (also {seen[item.id].image.where}). Remove or rename one of '
+        'the two.'
       )
-    seen.add(item.id)
-    for kind, path in (('photo', item.image), ('label', item.label)):
-      if not path.is_file():
+    seen[item.id] = item
+    for kind, file in (('photo', item.image), ('label', item.label)):
+      if file is not None and file.size is None:
         raise UserError(
-          f'{spec.name}: example {item.id!r} has no {kind}: {path} does not '
-          f'exist. Restore it, or unpack the archive again. {spec.download}'
+          f'{spec.name}: example {item.id!r} has no {kind}: {file.where} does '
+          f'not exist. Restore it, or unpack the archive again. {spec.download}'
         )
 
 
-def read_file(path: pathlib.Path, spec: DatasetSpec) -> bytes:
-  """Returns a file's content; raises UserError when it is empty."""
-  content = path.read_bytes()
-  if not content:
+def _check_id(item: Item) -> None:
+  try:
+    item.id.encode()
+  except UnicodeEncodeError:
     raise UserError(
-      f'{path} is empty (0 bytes): a copy or an unpacking was cut short. '
-      f'Unpack {spec.name} again. {spec.download}'
-    )
-  return content
+      f'{item.image.where!r}: the name is not UTF-8. Rename the photo and its '
+      'label.'
+    ) from None
 
 
-def open_image(
-  content: bytes, path: str | pathlib.Path, spec: DatasetSpec
-) -> Image.Image:
-  """Decodes an image completely; raises UserError when it is damaged.
+def open_image(content: bytes, where: str) -> Image.Image:
+  """Decodes an image completely.
 
   PIL is used because OpenCV fills the missing part of a cut JPEG with grey
   and reports nothing.
+
+  Args:
+    content: Of a file.
+    where: Its place, for the message.
+
+  Raises:
+    UserError: The file is damaged or no image.
   """
   try:
     image = Image.open(io.BytesIO(content))
@@ -67,61 +74,81 @@ def open_image(
   # PIL's decoders raise many types: OSError, SyntaxError, struct.error, ...
   except Exception as error:
     raise UserError(
-      f'{path} cannot be decoded ({error}): expected a complete JPEG or PNG. '
-      f'Unpack {spec.name} again. {spec.download}'
+      f'{where} cannot be decoded ({error}): expected a complete image. '
+      'Restore it, or unpack the archive again.'
     ) from error
   return image
 
 
-def read_index_png(
-  path: pathlib.Path, spec: DatasetSpec
-) -> UInt8[np.ndarray, 'h w']:
-  """Reads a single-channel PNG (grey or palette) as class indices.
-
-  Args:
-    path: The label's file. A palette PNG yields its indices, not its colours.
-    spec: The data set, for the message.
-
-  Returns:
-    uint8 [h, w], the values as stored.
-
-  Raises:
-    UserError: The file is damaged, or holds colours instead of indices.
-  """
-  image = open_image(read_file(path, spec), path, spec)
-  if image.mode not in ('P', 'L'):
-    raise UserError(
-      f'{path} holds {image.mode} pixels; expected one 8-bit channel (grey or '
-      'palette PNG) of class indices. Colour renderings of labels cannot be '
-      'used: take the label files as published.'
-    )
-  return np.array(image, np.uint8)
-
-
-def check_example(spec: DatasetSpec, example: Example) -> None:
+def check_example(
+  spec: DatasetSpec, example: Example
+) -> tuple[tuple[int, int], Int[np.ndarray, '256']]:
   """Checks one example completely; what passes can be trained on.
 
   Args:
     spec: The data set.
     example: The example as it is going to be stored.
 
+  Returns:
+    Height and width, and how many pixels have each label.
+
   Raises:
-    UserError: The photo is damaged, the label has another size or holds a
-      value that is neither a class nor 255.
+    UserError: The photo is damaged or partly transparent, the label has another
+      size or holds a value that is neither a class nor 255.
   """
-  image = open_image(example.image, example.image_path, spec)
-  height, width = example.label.shape
-  if (image.height, image.width) != (height, width):
-    raise UserError(
-      f'{example.label_path} is {height}x{width} (height x width), but its '
-      f'photo {example.image_path} is {image.height}x{image.width}. They must '
-      'be equal: replace the one that was resized.'
-    )
-  values = np.flatnonzero(np.bincount(example.label.ravel(), minlength=256))
+  image = open_image(example.image, example.image_where)
+  size = image.height, image.width
+  _check_photo(image, example)
+  if example.label is None:
+    counts = np.zeros(256, np.int64)
+    counts[IGNORE_LABEL] = image.height * image.width
+    return size, counts
+  if example.label.shape != size:
+    raise UserError(_sizes_differ(image, example))
+  counts = np.bincount(example.label.ravel(), minlength=256)
+  values = np.flatnonzero(counts)
   bad = values[(values >= spec.num_classes) & (values != IGNORE_LABEL)]
   if bad.size:
     raise UserError(
-      f'{example.label_path} holds the value(s) {bad.tolist()}; {spec.name} '
+      f'{example.label_where} holds the value(s) {bad.tolist()}; {spec.name} '
       f'labels are 0..{spec.num_classes - 1} and {IGNORE_LABEL} (ignored). '
       'Check that it is the label file as published, in the right data set.'
     )
+  return size, counts
+
+
+def _check_photo(image: Image.Image, example: Example) -> None:
+  if 'A' in image.getbands() or 'transparency' in image.info:
+    alpha = image.convert('RGBA').getchannel('A')
+    if alpha.getextrema()[0] < 255:
+      raise UserError(
+        f'{example.image_where} is transparent in places, and what lies behind '
+        'is unknown. Save it without an alpha channel.'
+      )
+  # Training decodes with OpenCV, which knows fewer kinds of files than PIL.
+  decoded = cv2.imdecode(
+    np.frombuffer(example.image, np.uint8),
+    cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION,
+  )
+  if decoded is None or decoded.shape[:2] != (image.height, image.width):
+    raise UserError(
+      f'{example.image_where} is {image.format} of a kind that OpenCV cannot '
+      'decode. Save it as an ordinary JPEG or PNG.'
+    )
+
+
+def _sizes_differ(image: Image.Image, example: Example) -> str:
+  height, width = example.label.shape
+  message = (
+    f'{example.label_where} is {height}x{width} (height x width), but its '
+    f'photo {example.image_where} is {image.height}x{image.width}. They must '
+    'be equal: '
+  )
+  if (image.width, image.height) == (height, width) and image.getexif().get(
+    _EXIF_ORIENTATION, 1
+  ) > 4:
+    return (
+      f'{message}the photo has an EXIF tag that turns it. Turn its pixels (as '
+      'exiftran -ai does) and remove the tag.'
+    )
+  return f'{message}replace the one that was resized.'

@@ -15,7 +15,8 @@ import ml_collections
 import numpy as np
 
 from emanet_jax.data import transforms
-from emanet_jax.data.prepared import Dataset, open_dataset
+from emanet_jax.data.preparation import open_dataset
+from emanet_jax.data.prepared import Dataset
 from emanet_jax.errors import UserError
 
 __all__ = ['Dataset', 'evaluation_examples', 'open_dataset', 'train_iterator']

@@ -1,11 +1,13 @@
 """What a data set is to the rest of the program; needs no data library."""
 
 import dataclasses
-import pathlib
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
+
+from emanet_jax.data.files import File
 
 IGNORE_LABEL = 255  # In every data set, after preparation.
 
@@ -24,6 +26,10 @@ class DatasetSpec:
     licence: Terms in a sentence, for whoever wants to use the photos.
     download: What to get and which folders the manual directory then holds;
       '' when the images are generated and nothing is needed.
+    checksums: Published archives and files that are used where they lie in the
+      manual directory; name → 'md5:…', 'sha1:…', or '' when none is known.
+    unlabelled: Splits whose labels the publisher keeps: all of every label is
+      255.
   """
 
   name: str
@@ -34,6 +40,18 @@ class DatasetSpec:
   citation: str
   licence: str
   download: str
+  checksums: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  unlabelled: tuple[str, ...] = ()
+
+  @classmethod
+  def from_json(cls, content: Mapping[str, Any]) -> 'DatasetSpec':
+    """Inverse of `dataclasses.asdict` and a passage through JSON."""
+    tuples = {
+      'classes': tuple(content['classes']),
+      'palette': tuple(tuple(color) for color in content['palette']),
+      'unlabelled': tuple(content['unlabelled']),
+    }
+    return cls(**{**content, **tuples})
 
   @property
   def num_classes(self) -> int:
@@ -48,11 +66,17 @@ class DatasetSpec:
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-  """Where one example lies on disk, before it is read."""
+  """Where one example lies, before it is read.
+
+  Attributes:
+    id: Unique within its split.
+    image: The photo.
+    label: The label; None in an unlabelled split.
+  """
 
   id: str
-  image: pathlib.Path
-  label: pathlib.Path
+  image: File
+  label: File | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,14 +85,14 @@ class Example:
 
   Attributes:
     id: Unique within its split.
-    image: The photo's file content, JPEG or PNG, as published.
-    label: uint8 [h, w], classes 0..C-1 and 255.
-    image_path: The photo's file, for error messages.
-    label_path: The label's file, for error messages.
+    image: The photo's file content, as published.
+    label: uint8 [h, w], classes 0..C-1 and 255; None in an unlabelled split.
+    image_where: The photo's place, for error messages.
+    label_where: The label's place, for error messages.
   """
 
   id: str
   image: bytes
-  label: UInt8[np.ndarray, 'h w']
-  image_path: str | pathlib.Path
-  label_path: str | pathlib.Path
+  label: UInt8[np.ndarray, 'h w'] | None
+  image_where: str
+  label_where: str

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from emanet_jax.data.datasets import get_dataset
+from tests.data.layouts import write_label, write_photo
 from tests.tiny import open_dataset
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
@@ -67,22 +68,6 @@ def real_data():
     return folder
 
   return find
-
-
-def write_photo(path, height=30, width=40, seed=0):
-  rng = np.random.default_rng(seed)
-  coarse = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  Image.fromarray(coarse).resize((width, height)).save(path)
-
-
-def write_label(path, values, height=30, width=40, palette=None):
-  label = np.resize(np.uint8(values), (height, width))
-  image = Image.fromarray(label)
-  if palette is not None:
-    image.putpalette(np.uint8(palette).ravel().tolist())
-  path.parent.mkdir(parents=True, exist_ok=True)
-  image.save(path)
 
 
 @pytest.fixture

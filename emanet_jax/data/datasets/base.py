@@ -6,28 +6,38 @@ are known to be sound, in one format whatever the benchmark.
 """
 
 import abc
-import pathlib
-from collections.abc import Iterator, Sequence
+import dataclasses
+import functools
+import itertools
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import cv2
+import grain
 import numpy as np
 import tensorflow_datasets as tfds
-from absl import logging
 from jaxtyping import UInt8
 
 from emanet_jax.data import checks
+from emanet_jax.data.files import File, Files
 from emanet_jax.data.spec import IGNORE_LABEL, DatasetSpec, Example, Item
+from emanet_jax.data.survey import Survey
+from emanet_jax.errors import UserError
+
+_NUM_THREADS = os.cpu_count() or 1
+_SHARD_BYTES = 256 << 20  # of photos; TFDS keeps a shard in memory
 
 
-class SegmentationBuilder(
-  tfds.core.GeneratorBasedBuilder, skip_registration=True
-):
+class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
   """TFDS builder of a segmentation set; a data set fills in the gaps.
 
   A subclass is called `Builder`, sets `name`, `SPEC` and `VERSION`, and says in
   `find` which examples each split has. It overrides `read_label` where labels
   are no class indices yet, or `read` where an example is no pair of files.
+
+  Sharded by the builder and not by TFDS, which above 1 GB would need
+  TensorFlow and twice the disk.
   """
 
   SPEC: ClassVar[DatasetSpec]
@@ -35,36 +45,51 @@ class SegmentationBuilder(
   # would also need importlib_resources, which TFDS 4.9.10 forgets to require.
   url_infos: ClassVar[dict[str, Any]] = {}
 
+  # Set by `emanet_jax.data.preparation` before anything is generated.
+  spec: DatasetSpec
+  found: Mapping[str, Sequence[Any]]
+  survey: Survey
+
+  @classmethod
+  def describe(cls, files: Files | None) -> DatasetSpec:
+    """Returns the spec; a set without fixed classes reads it from the files."""
+    return cls.SPEC
+
   @abc.abstractmethod
-  def find(self, manual_dir: pathlib.Path | None) -> dict[str, Sequence[Any]]:
+  def find(self, files: Files | None) -> Mapping[str, Sequence[Any]]:
     """Lists the examples of every split present on disk.
 
     Args:
-      manual_dir: The user's folder; None when nothing is needed.
+      files: What the user has; None when nothing is needed.
 
     Returns:
       Split name to what `read` takes, in the published order. A split whose
       list or folder is absent is left out.
 
     Raises:
-      UserError: The folder has another layout, or files are missing.
+      UserError: The files lie in another layout, or some are missing.
     """
 
-  def read(self, item: Item) -> Example:
+  def read(self, item: Any) -> Example:
     """Reads one example; raises UserError for a file that cannot be read."""
-    image = checks.read_file(item.image, self.SPEC)
-    label = self.read_label(item.label)
-    return Example(item.id, image, label, item.image, item.label)
+    label = None if item.label is None else self.read_label(item.label)
+    return Example(
+      item.id,
+      item.image.read(),
+      label,
+      item.image.where,
+      item.label.where if item.label else '',
+    )
 
-  def read_label(self, path: pathlib.Path) -> UInt8[np.ndarray, 'h w']:
+  def read_label(self, file: File) -> UInt8[np.ndarray, 'h w']:
     """Reads a label as uint8 [h, w] with classes 0..C-1 and 255."""
-    return checks.read_index_png(path, self.SPEC)
+    return checks.read_index_png(file)
 
   def _info(self) -> tfds.core.DatasetInfo:
     return tfds.core.DatasetInfo(
       builder=self,
       description=f'{self.SPEC.name}: semantic segmentation, '
-      f'{self.SPEC.num_classes} classes, {IGNORE_LABEL} = ignored.',
+      f'{IGNORE_LABEL} = ignored.',
       features=tfds.features.FeaturesDict(
         {
           'id': tfds.features.Text(),
@@ -79,38 +104,71 @@ class SegmentationBuilder(
       license=self.SPEC.licence,
       # Evaluation then reports in the published order.
       disable_shuffling=True,
+      metadata=tfds.core.MetadataDict(),
     )
 
-  def _split_generators(self, dl_manager):
-    root = None
-    if self.SPEC.download:
-      root = pathlib.Path(dl_manager.manual_dir)
-    return {
-      split: self._generate_examples(items, split)
-      for split, items in self.find(root).items()
-    }
+  def _shard_iterators_per_split(
+    self, dl_manager: Any
+  ) -> dict[str, list[Callable[[], Iterator[tuple[int, dict[str, Any]]]]]]:
+    """Every split as shards of its one stream of examples; see TFDS."""
+    shards = {}
+    for split, items in self.found.items():
+      stream = self._examples(split, items)
+      shards[split] = [
+        functools.partial(_some, stream, length) for length in _lengths(items)
+      ]
+    return shards
 
-  def _generate_examples(
-    self, items: Sequence[Any], split: str
-  ) -> Iterator[tuple[int, dict[str, Any]]]:
-    for index, item in enumerate(items):
+  def _examples(
+    self, split: str, items: Sequence[Any]
+  ) -> Iterator[tuple[int, dict[str, Any]] | None]:
+    """Reads items in threads, in order; yields None for a bad one."""
+    ready = (
+      grain.MapDataset.source(items)
+      .map(self._read_and_check)
+      .to_iter_dataset(grain.ReadOptions(_NUM_THREADS, 4 * _NUM_THREADS))
+    )
+    for index, result in enumerate(ready):
+      if isinstance(result, UserError):
+        self.survey.add_bad(split, result)
+        yield None
+      else:
+        self.survey.add(split, result.size, result.counts)
+        yield index, result.record
+
+  def _read_and_check(self, item: Any) -> 'UserError | _Checked':
+    try:
       example = self.read(item)
-      checks.check_example(self.SPEC, example)
-      logging.log_every_n_seconds(
-        logging.INFO,
-        'Preparing %s %s: %d of %d',
-        5,
-        self.SPEC.name,
-        split,
-        index,
-        len(items),
-      )
-      _, label = cv2.imencode('.png', example.label)
-      yield (
-        index,
-        {
-          'id': example.id,
-          'image': example.image,
-          'label': label.tobytes(),
-        },
-      )
+      size, counts = checks.check_example(self.spec, example)
+    except UserError as error:
+      return error
+    label = example.label
+    if label is None:
+      label = np.full(size, IGNORE_LABEL, np.uint8)
+    _, png = cv2.imencode('.png', label)
+    record = {
+      'id': example.id,
+      'image': example.image,
+      'label': png.tobytes(),
+    }
+    return _Checked(record, size, counts)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Checked:
+  record: dict[str, Any]
+  size: tuple[int, int]
+  counts: np.ndarray
+
+
+def _some(stream: Iterator, length: int) -> Iterator:
+  """The next examples of a stream, without the bad ones."""
+  return (e for e in itertools.islice(stream, length) if e is not None)
+
+
+def _lengths(items: Sequence[Any]) -> list[int]:
+  """Numbers of items that make shards of about equal size."""
+  sizes = [i.image.size or 0 for i in items if isinstance(i, Item)]
+  shards = max(1, min(len(items), round(sum(sizes) / _SHARD_BYTES)))
+  ends = [len(items) * i // shards for i in range(shards + 1)]
+  return [b - a for a, b in itertools.pairwise(ends)]

@@ -4,20 +4,19 @@ The version that SegNet made and segmentation papers use: single-channel PNG
 labels in which 11 means void.
 """
 
-import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 
-from emanet_jax.data import checks
+from emanet_jax.data import checks, labels
 from emanet_jax.data.datasets import base
+from emanet_jax.data.files import File, Files
 from emanet_jax.data.spec import IGNORE_LABEL, DatasetSpec, Item
 from emanet_jax.errors import UserError
 
 _VOID = 11
-_SPLITS = ('train', 'val', 'test')
 _PHOTO_SUFFIXES = ('.png', '.jpg', '.jpeg')
 
 SPEC = DatasetSpec(
@@ -72,46 +71,40 @@ class Builder(base.SegmentationBuilder, skip_registration=True):
   name = 'camvid'
   SPEC = SPEC
   VERSION = tfds.core.Version('1.0.0')
-  MANUAL_DOWNLOAD_INSTRUCTIONS = SPEC.download
 
-  def find(self, manual_dir: pathlib.Path) -> dict[str, Sequence[Item]]:
+  def find(self, files: Files) -> Mapping[str, Sequence[Item]]:
     """Lists the splits that are on disk; see the base class."""
-    root = manual_dir
-    if (manual_dir / 'CamVid').is_dir():
-      root = manual_dir / 'CamVid'
-    found = {
-      split: _items(root, split)
-      for split in _SPLITS
-      if (root / split).is_dir() or (root / f'{split}annot').is_dir()
-    }
+    found = {}
+    for split in SPEC.num_examples:
+      top = files.first(f'CamVid/{split}', split)
+      annotations = files.first(f'CamVid/{split}annot', f'{split}annot')
+      if top is None and annotations is None:
+        continue
+      top = top or annotations.removesuffix('annot')
+      found[split] = _items(files, top)
+      checks.check_items(SPEC, found[split])
     if not found:
       raise UserError(
-        f'{manual_dir} holds neither train, val nor test. {SPEC.download}'
+        f'{files.root} holds neither train, val nor test. {SPEC.download}'
       )
-    for items in found.values():
-      checks.check_items(SPEC, items)
     return found
 
-  def read_label(self, path: pathlib.Path) -> UInt8[np.ndarray, 'h w']:
+  def read_label(self, file: File) -> UInt8[np.ndarray, 'h w']:
     """Reads a label as uint8 [h, w], void moved from 11 to 255."""
-    label = checks.read_index_png(path, SPEC)
+    label = labels.read_index_png(file)
     label[label == _VOID] = IGNORE_LABEL
     return label
 
 
-def _items(root: pathlib.Path, split: str) -> list[Item]:
-  photos = {
-    path.stem: path
-    for path in (root / split).glob('*')
-    if path.suffix.lower() in _PHOTO_SUFFIXES
-  }
-  labels = {path.stem for path in (root / f'{split}annot').glob('*.png')}
+def _items(files: Files, top: str) -> list[Item]:
+  photos = {file.stem: file for file in files.walk(top, _PHOTO_SUFFIXES)}
+  annotations = {file.stem for file in files.walk(f'{top}annot', ('.png',))}
   # The union: a label without photo is as wrong as a photo without label.
   return [
     Item(
       id=stem,
-      image=photos.get(stem, root / split / f'{stem}.png'),
-      label=root / f'{split}annot' / f'{stem}.png',
+      image=photos.get(stem) or files.get(f'{top}/{stem}.png'),
+      label=files.get(f'{top}annot/{stem}.png'),
     )
-    for stem in sorted(photos.keys() | labels)
+    for stem in sorted(photos.keys() | annotations)
   ]

@@ -6,8 +6,7 @@ look at more than a pixel. Every image depends on its split and index only.
 """
 
 import math
-import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -18,6 +17,7 @@ from jaxtyping import Float32, UInt8
 from emanet_jax.data import drawing
 from emanet_jax.data.datasets import base
 from emanet_jax.data.drawing import Grid
+from emanet_jax.data.files import Files
 from emanet_jax.data.spec import IGNORE_LABEL, DatasetSpec, Example
 
 # Few sizes, since evaluation compiles once for each.
@@ -61,8 +61,8 @@ class Builder(base.SegmentationBuilder, skip_registration=True):
   VERSION = tfds.core.Version('1.0.0')
 
   def find(
-    self, manual_dir: pathlib.Path | None
-  ) -> dict[str, Sequence[tuple[str, int]]]:
+    self, files: Files | None
+  ) -> Mapping[str, Sequence[tuple[str, int]]]:
     """Lists (split, index) pairs; see the base class."""
     return {s: [(s, i) for i in range(SPEC.num_examples[s])] for s in _SPLITS}
 

@@ -1,19 +1,23 @@
 """PASCAL VOC 2012 segmentation, with the augmented training split.
 
 `trainaug` is what the paper trains on: VOC train plus the images that SBD
-annotated later, without VOC val. It is read here from its common PNG form, the
-folder SegmentationClassAug.
+annotated later, without VOC val. Where both annotated an image, VOC's label is
+taken, as in SegmentationClassAug, the common PNG form of the same labels.
 """
 
-import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
 import tensorflow_datasets as tfds
+from jaxtyping import UInt8
 
-from emanet_jax.data import checks
+from emanet_jax.data import checks, labels
 from emanet_jax.data.datasets import base
+from emanet_jax.data.files import File, Files
 from emanet_jax.data.spec import DatasetSpec, Item
 from emanet_jax.errors import UserError
+
+_SBD = 'benchmark_RELEASE/dataset'
 
 CLASSES = (
   'background',
@@ -70,11 +74,18 @@ SPEC = DatasetSpec(
   licence='Photos are from flickr under its terms of use; for research only.',
   download=(
     'Get VOCtrainval_11-May-2012.tar (md5 6cd6e144f989b92b3379bac3b3de84fd) '
-    'from http://host.robots.ox.ac.uk/pascal/VOC/voc2012/ and unpack it; the '
-    'manual directory holds VOCdevkit/VOC2012 with JPEGImages, '
-    'SegmentationClass and ImageSets/Segmentation. The split trainaug also '
-    'needs SegmentationClassAug (12031 PNG files) beside SegmentationClass.'
+    'from http://host.robots.ox.ac.uk/pascal/VOC/voc2012/ and, for the split '
+    'trainaug, benchmark.tgz of SBD (md5 82b4d87ceb2ed10f6038a1cba92111cb) '
+    'from http://home.bharathh.info/pubs/codes/SBD/download.html; the manual '
+    'directory holds both archives or what they unpack to, '
+    'VOCdevkit/VOC2012 and benchmark_RELEASE/dataset. The folder '
+    'SegmentationClassAug (or its .zip) serves instead of SBD.'
   ),
+  checksums={
+    'VOCtrainval_11-May-2012.tar': 'md5:6cd6e144f989b92b3379bac3b3de84fd',
+    'benchmark.tgz': 'md5:82b4d87ceb2ed10f6038a1cba92111cb',
+    'SegmentationClassAug.zip': '',  # several are about
+  },
 )
 
 
@@ -84,72 +95,112 @@ class Builder(base.SegmentationBuilder, skip_registration=True):
   name = 'voc2012'
   SPEC = SPEC
   VERSION = tfds.core.Version('1.0.0')
-  MANUAL_DOWNLOAD_INSTRUCTIONS = SPEC.download
 
-  def find(self, manual_dir: pathlib.Path) -> dict[str, Sequence[Item]]:
+  def find(self, files: Files) -> Mapping[str, Sequence[Item]]:
     """Lists the splits that are on disk; see the base class."""
-    root = _find_root(manual_dir)
-    ids = {}
-    for split in ('train', 'val', 'trainval'):
-      listed = root / 'ImageSets' / 'Segmentation' / f'{split}.txt'
-      if listed.is_file():
-        ids[split] = _read_ids(listed)
-    found = {s: _items(root, i, 'SegmentationClass') for s, i in ids.items()}
-    # A further source of trainaug (SBD's own archive) would be chosen here.
-    if (root / 'SegmentationClassAug').is_dir():
-      aug = _trainaug_ids(root, ids.get('val'))
-      found['trainaug'] = _items(root, aug, 'SegmentationClassAug')
-    elif 'train' in found:
-      # All of trainaug that VOC itself has; whoever uses it is told of the gap.
-      found['trainaug'] = found['train']
+    root = find_root(files, SPEC)
+    photos, own = f'{root}/JPEGImages', f'{root}/SegmentationClass'
+    ids = {
+      split: read_ids(listed)
+      for split in ('train', 'val', 'trainval')
+      if (listed := list_file(files, root, split)).size
+    }
+    found = {split: _items(files, i, photos, own) for split, i in ids.items()}
+    aug = files.first(f'{root}/SegmentationClassAug', 'SegmentationClassAug')
+    if aug:
+      chosen = _listed(files, root)
+      if chosen is None:
+        pngs = {file.stem for file in files.walk(aug, ('.png',))}
+        chosen = _without_val(pngs, ids, root)
+      found['trainaug'] = _items(files, chosen, photos, aug)
+    elif files.holds(_SBD):
+      listed = [
+        read_ids(files.get(f'{_SBD}/{s}.txt')) for s in ('train', 'val')
+      ]
+      chosen = _without_val({*listed[0], *listed[1]}, ids, root)
+      of_sbd = set(chosen) - set(ids['train'])
+      found['trainaug'] = [
+        Item(
+          id=i,
+          image=files.get(f'{photos}/{i}.jpg'),
+          label=files.get(
+            f'{_SBD}/cls/{i}.mat' if i in of_sbd else f'{own}/{i}.png'
+          ),
+        )
+        for i in chosen
+      ]
     for items in found.values():
       checks.check_items(SPEC, items)
     return found
 
-
-def _find_root(manual_dir: pathlib.Path) -> pathlib.Path:
-  candidates = (
-    manual_dir / 'VOCdevkit' / 'VOC2012',
-    manual_dir / 'VOC2012',
-    manual_dir,
-  )
-  for root in candidates:
-    if (root / 'JPEGImages').is_dir():
-      return root
-  raise UserError(
-    f'{manual_dir} holds no VOCdevkit/VOC2012/JPEGImages. {SPEC.download}'
-  )
+  def read_label(self, file: File) -> UInt8[np.ndarray, 'h w']:
+    """Reads VOC's palette PNG or SBD's `.mat`, both with VOC's indices."""
+    if file.path.endswith('.mat'):
+      content = labels.read_mat(file)
+      return np.asarray(content['GTcls'].Segmentation, np.uint8)
+    return labels.read_index_png(file)
 
 
-def _read_ids(listed: pathlib.Path) -> list[str]:
-  # Some published lists name both files of a line instead of the id.
-  lines = listed.read_text().splitlines()
-  return [pathlib.Path(line.split()[0]).stem for line in lines if line.strip()]
+def find_root(files: Files, spec: DatasetSpec) -> str:
+  """Returns the folder that holds JPEGImages, in the official layout or not.
+
+  Raises:
+    UserError: There is none.
+  """
+  roots = ('VOCdevkit/VOC2012', 'VOC2012', '.')
+  found = files.first(*(f'{root}/JPEGImages' for root in roots))
+  if found is None:
+    raise UserError(
+      f'{files.root} holds no VOCdevkit/VOC2012/JPEGImages. {spec.download}'
+    )
+  return found.removesuffix('/JPEGImages')
 
 
-def _trainaug_ids(root: pathlib.Path, val: list[str] | None) -> list[str]:
+def list_file(files: Files, root: str, split: str) -> File:
+  """Returns VOC's own list of a split's ids."""
+  return files.get(f'{root}/ImageSets/Segmentation/{split}.txt')
+
+
+def read_ids(listed: File) -> list[str]:
+  """Returns the ids of a list; some lists name both files instead."""
+  names = [
+    line.split()[0] for line in listed.text().splitlines() if line.split()
+  ]
+  return [name.rpartition('/')[2].rpartition('.')[0] or name for name in names]
+
+
+def _listed(files: Files, root: str) -> list[str] | None:
   for folder in ('SegmentationAug', 'Segmentation'):
     for name in ('train_aug.txt', 'trainaug.txt'):
-      listed = root / 'ImageSets' / folder / name
-      if listed.is_file():
-        return _read_ids(listed)
-  if val is None:
-    raise UserError(
-      f'{root}/ImageSets/Segmentation/val.txt does not exist, but is needed '
-      'to keep the validation images out of trainaug. Unpack '
-      'VOCtrainval_11-May-2012.tar again, or put the list trainaug.txt into '
-      f'{root}/ImageSets/SegmentationAug.'
-    )
-  labels = (root / 'SegmentationClassAug').glob('*.png')
-  return sorted({path.stem for path in labels} - set(val))
+      listed = files.get(f'{root}/ImageSets/{folder}/{name}')
+      if listed.size:
+        return read_ids(listed)
+  return None
 
 
-def _items(root: pathlib.Path, ids: list[str], labels: str) -> list[Item]:
+def _without_val(
+  annotated: Iterable[str], ids: Mapping[str, list[str]], root: str
+) -> list[str]:
+  """The ids of trainaug: all annotated and VOC train, but never VOC val."""
+  for split in ('train', 'val'):
+    if split not in ids:
+      raise UserError(
+        f'{root}/ImageSets/Segmentation/{split}.txt does not exist, but is '
+        'needed to keep the validation images out of trainaug. Unpack '
+        'VOCtrainval_11-May-2012.tar again, or put the list trainaug.txt into '
+        f'{root}/ImageSets/SegmentationAug.'
+      )
+  return sorted({*annotated, *ids['train']} - set(ids['val']))
+
+
+def _items(
+  files: Files, ids: Sequence[str], photos: str, annotations: str
+) -> list[Item]:
   return [
     Item(
       id=i,
-      image=root / 'JPEGImages' / f'{i}.jpg',
-      label=root / labels / f'{i}.png',
+      image=files.get(f'{photos}/{i}.jpg'),
+      label=files.get(f'{annotations}/{i}.png'),
     )
     for i in ids
   ]

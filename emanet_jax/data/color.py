@@ -1,0 +1,107 @@
+"""Photometric augmentation of a photo, with explicit randomness.
+
+Meanings and ranges are those of torchvision's ColorJitter and GaussianBlur, in
+a fixed order: brightness, contrast, saturation, hue, blur. All is computed in
+float32 and rounded once.
+"""
+
+import dataclasses
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+# Of the Gaussian, in pixels of the photo.
+_BLUR_SIGMAS = (0.1, 2.0)
+
+Image = UInt8[np.ndarray, 'h w 3']
+
+
+@dataclasses.dataclass(frozen=True)
+class Color:
+  """The random draws of one photo; the defaults change nothing.
+
+  Attributes:
+    brightness: Factor on the colours, ≥ 0.
+    contrast: Factor on their distance from the photo's mean grey, ≥ 0.
+    saturation: Factor on their distance from their own grey, ≥ 0.
+    hue: By which the hue is turned, in turns, within ±0.5.
+    blur: Standard deviation of the Gaussian, pixels; 0 = none.
+  """
+
+  brightness: float = 1.0
+  contrast: float = 1.0
+  saturation: float = 1.0
+  hue: float = 0.0
+  blur: float = 0.0
+
+
+def draw(
+  rng: np.random.Generator,
+  *,
+  brightness: float,
+  contrast: float,
+  saturation: float,
+  hue: float,
+  blur: float,
+) -> Color:
+  """Draws a change of colour; for what is 0, nothing is drawn or changed.
+
+  Args:
+    rng: The only source of randomness.
+    brightness: x ≥ 0: the factor is uniform in [max(0, 1 - x), 1 + x].
+    contrast: Likewise.
+    saturation: Likewise.
+    hue: x in 0..0.5: the turn is uniform in [-x, x].
+    blur: Probability of a blur, whose sigma is uniform in 0.1..2 pixels.
+
+  Returns:
+    The draws.
+  """
+  blurred = blur and rng.random() < blur
+  return Color(
+    brightness=_factor(rng, brightness),
+    contrast=_factor(rng, contrast),
+    saturation=_factor(rng, saturation),
+    hue=float(rng.uniform(-hue, hue)) if hue else 0.0,
+    blur=float(rng.uniform(*_BLUR_SIGMAS)) if blurred else 0.0,
+  )
+
+
+def apply(image: Image, color: Color) -> Image:
+  """Changes a photo's colours and sharpness.
+
+  Args:
+    image: uint8 RGB [h, w, 3]; never written to.
+    color: What to change, see `draw`.
+
+  Returns:
+    uint8 RGB [h, w, 3]; the argument itself where nothing changes.
+  """
+  if color == Color():
+    return image
+  x = np.clip(np.float32(image) * np.float32(color.brightness / 255), 0, 1)
+  x = _away_from(_gray(x).mean(), x, color.contrast)
+  x = _away_from(_gray(x)[..., None], x, color.saturation)
+  if color.hue:
+    x = cv2.cvtColor(x, cv2.COLOR_RGB2HSV)  # the hue in degrees
+    turned = x[..., 0] + np.float32(360 * (color.hue % 1))
+    x[..., 0] = np.where(turned < 360, turned, turned - 360)
+    x = cv2.cvtColor(x, cv2.COLOR_HSV2RGB)
+  if color.blur:
+    x = cv2.GaussianBlur(x, (0, 0), color.blur)
+  return np.rint(255 * x).astype(np.uint8)
+
+
+def _factor(rng: np.random.Generator, strength: float) -> float:
+  if not strength:
+    return 1.0
+  return float(rng.uniform(max(0.0, 1 - strength), 1 + strength))
+
+
+def _gray(x: np.ndarray) -> np.ndarray:
+  return cv2.cvtColor(x, cv2.COLOR_RGB2GRAY)  # 0.299 R + 0.587 G + 0.114 B
+
+
+def _away_from(gray: np.ndarray, x: np.ndarray, factor: float) -> np.ndarray:
+  return np.clip(gray + np.float32(factor) * (x - gray), 0, 1)

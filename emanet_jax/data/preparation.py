@@ -1,0 +1,242 @@
+"""Published files to a prepared data set, once."""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+
+import ml_collections
+import tensorflow_datasets as tfds
+from absl import logging
+
+from emanet_jax.data import datasets
+from emanet_jax.data.files import Files
+from emanet_jax.data.prepared import SUMMARY, Dataset, load_dataset
+from emanet_jax.data.spec import DatasetSpec
+from emanet_jax.data.survey import Survey, format_report
+from emanet_jax.errors import UserError
+
+
+def open_dataset(
+  config: ml_collections.ConfigDict, splits: Sequence[str]
+) -> Dataset:
+  """Opens a data set, preparing it the first time.
+
+  Nothing is downloaded. Of several processes that share a file system one
+  prepares and the others wait for it.
+
+  Args:
+    config: The `data` part of a config: name; data_dir, where prepared sets
+      live ('' = ./data); manual_dir, the published files, needed only to
+      prepare; and allow_partial, whether fewer images than published will do.
+    splits: The splits that are going to be used: these must be there, have
+      labels, and be complete unless allow_partial.
+
+  Returns:
+    The prepared data set.
+
+  Raises:
+    UserError: Unknown name, missing or damaged files, too few images.
+  """
+  directory = prepared_directory(config.name, config.data_dir)
+  if not directory.exists():
+    prepare(
+      config.name,
+      config.manual_dir,
+      config.data_dir,
+      splits=splits,
+      allow_partial=config.allow_partial,
+    )
+  dataset = load_dataset(directory)
+  if not config.allow_partial:
+    _check_counts(dataset.spec, dataset.counts, directory, splits)
+  for split in splits:
+    dataset.num_examples(split)
+    dataset.require_labels(split)
+  counts = ', '.join(f'{s} {n}' for s, n in dataset.counts.items())
+  logging.info('Data set %s in %s: %s', dataset.spec.name, directory, counts)
+  return dataset
+
+
+def prepared_directory(name: str, data_dir: str) -> pathlib.Path:
+  """Returns where a data set's records are, or are going to be.
+
+  Raises:
+    UserError: Unknown name.
+  """
+  version = str(datasets.get_dataset(name).VERSION)
+  return _data_dir(data_dir) / name / version
+
+
+def prepare(
+  name: str,
+  manual_dir: str,
+  data_dir: str,
+  *,
+  splits: Sequence[str] | None = None,
+  allow_partial: bool = False,
+  max_bad_share: float = 0.0,
+) -> Dataset:
+  """Reads, checks and writes a data set; it appears only when complete.
+
+  A preparation that was killed leaves nothing that loads; the next one clears
+  it away and starts anew. Both cores decode; memory holds one shard (256 MB of
+  photos).
+
+  Args:
+    name: Of the data set.
+    manual_dir: Folder of the published files, archives or unpacked, or one
+      archive.
+    data_dir: Where prepared sets live; '' = ./data.
+    splits: Those that must be complete; None = all that are found.
+    allow_partial: Accept another number of images than published.
+    max_bad_share: Of the examples, in [0, 1], which may be damaged and are
+      then left out and reported; 0 = stop at the first.
+
+  Returns:
+    The prepared data set. One that was there already is left as it is.
+
+  Raises:
+    UserError: Unknown name, missing or damaged files, too few images, no room
+      on the disk.
+  """
+  builder_class = datasets.get_dataset(name)
+  target = prepared_directory(name, data_dir)
+  with _alone(_data_dir(data_dir), name) as scratch:
+    if target.exists():
+      return load_dataset(target)
+    spec, files = builder_class.SPEC, None
+    if spec.download:
+      root = _manual_root(spec, manual_dir, target)
+      files = Files(root, spec.checksums, scratch)
+      spec = builder_class.describe(files)
+    builder = builder_class(data_dir=scratch, file_format='array_record')
+    builder.spec = spec
+    builder.found = {s: i for s, i in builder.find(files).items() if i}
+    counts = {split: len(items) for split, items in builder.found.items()}
+    where = files.root if files else target
+    if not counts:
+      raise UserError(
+        f'{where} holds no image of {name}: at least one is needed. '
+        f'{spec.download}'
+      )
+    if not allow_partial:
+      _check_counts(spec, counts, where, splits)
+    logging.info(
+      'Preparing %s (%s) from %s to %s; this happens once.',
+      name,
+      ', '.join(f'{split} {n}' for split, n in counts.items()),
+      files.root if files else 'the generator',
+      target,
+    )
+    builder.survey = Survey(spec, counts, max_bad_share)
+    written = _write(builder, str(files.root) if files else '')
+    target.parent.mkdir(exist_ok=True)
+    os.rename(written, target)
+  dataset = load_dataset(target)
+  report = dataset.report()
+  logging.info(
+    'Prepared %s in %.1f s:\n%s', name, report['seconds'], format_report(report)
+  )
+  return dataset
+
+
+def _data_dir(data_dir: str) -> pathlib.Path:
+  return pathlib.Path(data_dir or 'data').expanduser().resolve()
+
+
+@contextlib.contextmanager
+def _alone(data_dir: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
+  """Gives one process at a time an empty scratch folder for a data set.
+
+  The lock goes with its process, so whatever lies in the folder when the lock
+  is free was left by a preparation that was killed.
+  """
+  data_dir.mkdir(parents=True, exist_ok=True)
+  scratch = data_dir / f'.{name}.preparing'
+  with open(data_dir / f'.{name}.lock', 'w') as lock:
+    try:
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      logging.info('Waiting for another process that prepares %s.', name)
+      fcntl.flock(lock, fcntl.LOCK_EX)
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    try:
+      yield scratch
+    finally:
+      shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _write(builder: datasets.base.SegmentationBuilder, source: str) -> str:
+  """Writes the records and reads them back; returns their folder."""
+  tfds.disable_progress_bar()  # The survey logs the progress.
+  written = pathlib.Path(builder.data_dir)
+  try:
+    builder.download_and_prepare(download_config=tfds.download.DownloadConfig())
+    summary = {
+      'spec': dataclasses.asdict(builder.spec),
+      'source': source,
+      'report': builder.survey.report(),
+    }
+    (written / SUMMARY).write_text(json.dumps(summary, indent=1))
+    dataset = load_dataset(written)
+    for split in dataset.counts:
+      for _ in dataset.source(split):  # ArrayRecord checks its own checksums.
+        pass
+  except UserError:
+    raise
+  # The ArrayRecord writer raises RuntimeError for a disk that is full.
+  except (OSError, RuntimeError) as error:
+    raise UserError(
+      f'{builder.spec.name} could not be written to {written} ({error}). Make '
+      'room or give another --data_dir; nothing half-written is left.'
+    ) from error
+  return str(written)
+
+
+def _manual_root(
+  spec: DatasetSpec, manual_dir: str, target: pathlib.Path
+) -> pathlib.Path:
+  if not manual_dir:
+    raise UserError(
+      f'{spec.name} is not prepared in {target} and config.data.manual_dir is '
+      'empty. Pass --config.data.manual_dir=FOLDER (or --config.data.data_dir '
+      f'where it is prepared already). {spec.download}'
+    )
+  root = pathlib.Path(manual_dir).expanduser().resolve()
+  if not root.exists():
+    raise UserError(
+      f'config.data.manual_dir {root} is no folder; expected the published '
+      f'files of {spec.name} in it. {spec.download}'
+    )
+  if root.is_dir() and not os.listdir(root):
+    raise UserError(
+      f'config.data.manual_dir {root} is empty; expected the published files '
+      f'of {spec.name} in it. {spec.download}'
+    )
+  return root
+
+
+def _check_counts(
+  spec: DatasetSpec,
+  counts: Mapping[str, int],
+  where: pathlib.Path,
+  splits: Sequence[str] | None,
+) -> None:
+  differing = [
+    f'{split} has {count} of {spec.num_examples[split]}'
+    for split, count in counts.items()
+    if (splits is None or split in splits) and count != spec.num_examples[split]
+  ]
+  if differing:
+    raise UserError(
+      f'{spec.name} in {where} is not as published: {"; ".join(differing)} '
+      'images. Scores would not compare with published ones. Complete it (and '
+      'delete it here where it is prepared already), or use it as it is with '
+      f'--config.data.allow_partial=True. {spec.download}'
+    )

@@ -1,0 +1,146 @@
+"""What a preparation met: counts, classes, sizes, and files that were bad."""
+
+import collections
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from absl import logging
+from jaxtyping import Int
+
+from emanet_jax.data.spec import IGNORE_LABEL, DatasetSpec
+from emanet_jax.errors import UserError
+
+_LOG_SECONDS = 5
+_SIDE = 128  # pixels of the longer side that a bin of the histogram spans
+
+
+@dataclasses.dataclass
+class _Split:
+  images: int = 0
+  counts: Int[np.ndarray, '256'] = dataclasses.field(
+    default_factory=lambda: np.zeros(256, np.int64)
+  )
+  longer_sides: collections.Counter = dataclasses.field(
+    default_factory=collections.Counter
+  )
+
+
+class Survey:
+  """Collects while a data set is prepared, logs progress, and reports.
+
+  Args:
+    spec: The data set.
+    totals: Split name to the number of its items.
+    max_bad_share: Of all items, in [0, 1]; 0 stops at the first bad one.
+  """
+
+  def __init__(
+    self, spec: DatasetSpec, totals: Mapping[str, int], max_bad_share: float
+  ):
+    self.bad: list[str] = []
+    self._spec, self._totals = spec, totals
+    self._max_bad = int(max_bad_share * sum(totals.values()))
+    self._splits = {split: _Split() for split in totals}
+    self._start = self._logged = time.monotonic()
+
+  def add(
+    self, split: str, size: tuple[int, int], counts: Int[np.ndarray, '256']
+  ) -> None:
+    """Counts a good example: its height and width and its pixels a label."""
+    state = self._splits[split]
+    state.images += 1
+    state.counts += counts
+    state.longer_sides[max(size) // _SIDE] += 1
+    self._log(split)
+
+  def add_bad(self, split: str, error: UserError) -> None:
+    """Notes a bad example.
+
+    Raises:
+      UserError: It is one too many; the error itself where none is tolerated.
+    """
+    if not self._max_bad:
+      raise error
+    self.bad.append(f'{split}: {error}')
+    if len(self.bad) > self._max_bad:
+      listed = '\n'.join(f'  {line}' for line in self.bad[:20])
+      raise UserError(
+        f'{self._spec.name}: more than {self._max_bad} of '
+        f'{sum(self._totals.values())} examples are bad, the most that '
+        f'--max_bad_share allows. The first are:\n{listed}'
+      )
+
+  def _log(self, split: str) -> None:
+    now = time.monotonic()
+    if now - self._logged < _LOG_SECONDS:
+      return
+    self._logged = now
+    done = sum(s.images for s in self._splits.values()) + len(self.bad)
+    rate = done / (now - self._start)
+    left = (sum(self._totals.values()) - done) / rate
+    logging.info(
+      'Preparing %s: %s %d of %d, %.0f images/s, ETA %d:%02d',
+      self._spec.name,
+      split,
+      self._splits[split].images,
+      self._totals[split],
+      rate,
+      *divmod(round(left), 60),
+    )
+
+  def report(self) -> dict[str, Any]:
+    """Everything collected, as JSON can hold it.
+
+    Returns:
+      'seconds', 'bad' (messages), and 'splits': name to 'images', 'pixels'
+      (class name to share of all pixels), 'ignored' (share) and
+      'longer_side' (pixels, 'from–to', to images).
+    """
+    return {
+      'seconds': round(time.monotonic() - self._start, 1),
+      'bad': self.bad,
+      'splits': {
+        name: _split_report(split, self._spec.classes)
+        for name, split in self._splits.items()
+      },
+    }
+
+
+def _split_report(split: _Split, classes: Sequence[str]) -> dict[str, Any]:
+  shares = split.counts / max(1, split.counts.sum())
+  return {
+    'images': split.images,
+    'pixels': dict(zip(classes, shares.tolist(), strict=False)),
+    'ignored': float(shares[IGNORE_LABEL]),
+    'longer_side': {
+      f'{_SIDE * b}–{_SIDE * (b + 1) - 1}': split.longer_sides[b]
+      for b in sorted(split.longer_sides)
+    },
+  }
+
+
+def format_report(report: Mapping[str, Any]) -> str:
+  """Returns a report as lines of text."""
+  lines = []
+  for name, split in report['splits'].items():
+    present = sorted(
+      ((share, c) for c, share in split['pixels'].items() if share > 0),
+      reverse=True,
+    )
+    absent = [c for c, share in split['pixels'].items() if share == 0]
+    sizes = ', '.join(f'{k}: {v}' for k, v in split['longer_side'].items())
+    lines += [
+      f'{name}: {split["images"]} images; longer side in pixels {sizes}',
+      f'  {len(present)} classes of {len(split["pixels"])}: '
+      + ', '.join(f'{c} {100 * share:.2f} %' for share, c in present),
+      f'  ignored: {100 * split["ignored"]:.2f} % of the pixels',
+    ]
+    if absent and present:
+      lines.append(f'  absent: {", ".join(absent)}')
+  if report['bad']:
+    lines.append(f'{len(report["bad"])} bad examples left out:')
+    lines += [f'  {line}' for line in report['bad']]
+  return '\n'.join(lines)
