@@ -1,6 +1,5 @@
 """python -m emanet_jax.main --config configs/voc.py --workdir W [--mode M]."""
 
-import os
 import sys
 from collections.abc import Sequence
 
@@ -10,6 +9,7 @@ from ml_collections import config_flags
 
 from emanet_jax import evaluate, train
 from emanet_jax.errors import UserError
+from emanet_jax.progress import log_own_progress
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', help_string='Run book; any leaf can be set: --config.train.steps=9.'
@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> None:
   """Runs the mode; what the user can put right ends in one line, exit 1."""
   if len(argv) > 1:
     raise app.UsageError(f'unknown arguments: {" ".join(argv[1:])}')
-  _log_own_progress()
+  log_own_progress()
   if _DISTRIBUTED.value:
     jax.distributed.initialize()
   run = {'train': train.train, 'evaluate': evaluate.evaluate}[_MODE.value]
@@ -38,18 +38,6 @@ def main(argv: Sequence[str]) -> None:
   except (UserError, OSError) as error:
     logging.flush()
     sys.exit(f'error: {error}')
-
-
-def _log_own_progress() -> None:
-  """Shows this package's progress, and of libraries only warnings."""
-  own = os.path.dirname(os.path.realpath(__file__)) + os.sep
-  logging.set_verbosity(logging.INFO)
-  logging.get_absl_handler().addFilter(
-    lambda record: (
-      record.levelname != 'INFO'
-      or os.path.realpath(record.pathname).startswith(own)
-    )
-  )
 
 
 def _parse(argv: Sequence[str]) -> list[str]:

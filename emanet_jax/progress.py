@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import os
 import time
 from collections.abc import Iterator
 
@@ -94,3 +95,15 @@ class Progress:
     )
     self._pending, self._waited, self._start = [], 0.0, now
     return result
+
+
+def log_own_progress() -> None:
+  """Shows this package's progress, and of libraries only warnings."""
+  own = os.path.dirname(os.path.realpath(__file__)) + os.sep
+  logging.set_verbosity(logging.INFO)
+  logging.get_absl_handler().addFilter(
+    lambda record: (
+      record.levelname != 'INFO'
+      or os.path.realpath(record.pathname).startswith(own)
+    )
+  )

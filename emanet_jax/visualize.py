@@ -94,9 +94,13 @@ def overlay_page(
       Row(example['id'], note, [Panel(p) for p in (image, *overlays, errors)])
     )
     occurring |= {*np.unique(label).tolist(), *np.unique(prediction).tolist()}
-  legend = _legend(occurring, spec_classes, palette)
+  entries = legend(occurring, spec_classes, palette)
+  entries += [
+    ('wrong', tuple(np.divide(_WRONG_COLOR, 255).tolist())),
+    ('ignored', tuple(np.divide(_IGNORED_COLOR, 255).tolist())),
+  ]
   headers = ('photo', 'label', 'prediction', 'errors')
-  save_png(path, page(rows, headers, 2.4, title, legend))
+  save_png(path, page(rows, headers, 2.4, title, entries))
 
 
 def attention_page(
@@ -171,12 +175,12 @@ def distinct_bases(
   return picked
 
 
-def _legend(
+def legend(
   occurring: set[int], class_names: Sequence[str], palette: np.ndarray
 ) -> list[tuple[str, tuple[float, float, float]]]:
+  """Names and RGB in [0, 1] of the classes that occur, in their order."""
   classes = enumerate(zip(class_names, palette, strict=True))
   swatches = [swatch for index, swatch in classes if index in occurring]
-  swatches += [('wrong', _WRONG_COLOR), ('ignored', _IGNORED_COLOR)]
   return [(name, tuple(np.divide(rgb, 255).tolist())) for name, rgb in swatches]
 
 

@@ -17,10 +17,11 @@ FLOORS = (
   ('array', 'config', 'errors', 'figures', 'metric_writer', 'sharding'),
   ('data', 'losses', 'metrics', 'models', 'optimizer'),
   (
-    *('checkpoint', 'inference', 'plots', 'preemption', 'progress', 'report'),
-    *('train_state', 'visualize'),
+    *('checkpoint', 'inference', 'plots', 'preemption', 'prefetch'),
+    *('preview', 'progress', 'report', 'train_state', 'visualize'),
   ),
   ('evaluate', 'predict', 'train'),
+  ('benchmarks',),
   ('main', 'tools'),
 )
 FOREIGN = {'torch', 'torchvision', 'tensorflow', 'keras'}

@@ -278,6 +278,7 @@ def _tar_members(descriptor: int) -> dict[str, tuple[int, Callable]]:
     return read
 
   with os.fdopen(os.dup(descriptor), 'rb') as stream:
+    stream.seek(0)  # the copy shares its position with whoever wrote
     infos = tarfile.open(fileobj=stream, mode='r:').getmembers()  # noqa: SIM115
   return {
     _plain(info.name): (info.size, reader(info))

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import scipy.io
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 
 from emanet_jax.data.checks import open_image
 from emanet_jax.data.files import File
@@ -25,29 +25,70 @@ def read_index_png(file: File) -> UInt8[np.ndarray, 'h w']:
     UserError: The file is damaged, or holds colours instead of indices.
   """
   image = open_image(file.read(), file.where)
-  if image.mode not in ('P', 'L'):
+  if image.format != 'PNG' or image.mode not in ('P', 'L'):
     raise UserError(
-      f'{file.where} holds {image.mode} pixels; expected one 8-bit channel '
-      '(grey or palette PNG) of class indices. Colour renderings of labels '
-      'cannot be used: take the label files as published.'
+      f'{file.where} is {image.format} of {image.mode} pixels; expected a PNG '
+      'with one 8-bit channel (grey or palette) of class indices. Colour '
+      'renderings of labels cannot be used: take the label files as published.'
     )
   return np.array(image, np.uint8)
 
 
-def read_mat(file: File) -> dict[str, Any]:
-  """Reads a MATLAB 5 file, structs as objects with attributes.
+def read_mat(file: File, *fields: str) -> Any:
+  """Reads a field of a MATLAB 5 file.
+
+  Args:
+    file: The label.
+    fields: A variable, then fields of the structs within it; without any, all
+      variables by name.
 
   Raises:
-    UserError: The file is damaged.
+    UserError: The file is damaged or has no such field.
   """
+  content = file.read()
   try:
-    return scipy.io.loadmat(
-      io.BytesIO(file.read()), squeeze_me=True, struct_as_record=False
+    value = scipy.io.loadmat(
+      io.BytesIO(content), squeeze_me=True, struct_as_record=False
     )
-  except UserError:
-    raise
+    for depth, field in enumerate(fields):
+      value = getattr(value, field) if depth else value[field]
   except Exception as error:  # a damaged file raises a dozen types
     raise UserError(
-      f'{file.where} cannot be read ({error}): expected a MATLAB 5 file. '
-      'Restore it, or unpack the archive again.'
+      f'{file.where} cannot be read ({error!r}): expected a MATLAB 5 file with '
+      f'{".".join(fields) or "variables"}. Restore it, or unpack the archive '
+      'again.'
     ) from error
+  return value
+
+
+def decode_rle(counts: str, size: tuple[int, int]) -> Bool[np.ndarray, 'h w']:
+  """Decodes a mask of run lengths as COCO compresses them.
+
+  The runs are of 0 and 1 in turn, down the columns. A number is a group of
+  characters counted from '0': five bits each, the lowest first, while a sixth
+  bit says that more follow; the highest bit of a number is its sign. From the
+  fourth number on, it is the difference to the number two before.
+
+  Args:
+    counts: The compressed runs.
+    size: Height and width.
+
+  Raises:
+    ValueError: The runs do not fill the mask.
+  """
+  codes = np.frombuffer(counts.encode(), np.uint8).astype(np.int64) - 48
+  ends = np.flatnonzero(codes < 32)
+  if not ends.size or ends[-1] + 1 != codes.size:
+    raise ValueError(f'a number is cut short in {counts[-20:]!r}')
+  starts = np.insert(ends[:-1] + 1, 0, 0)
+  lengths = ends - starts + 1
+  shifts = 5 * (np.arange(codes.size) - np.repeat(starts, lengths))
+  runs = np.add.reduceat((codes & 31) << shifts, starts)
+  runs -= (codes[ends] & 16) << (shifts[ends] + 1)
+  runs[1::2] = np.cumsum(runs[1::2])
+  runs[2::2] = np.cumsum(runs[2::2])
+  height, width = size
+  if (runs < 0).any() or runs.sum() != height * width:
+    raise ValueError(f'the runs do not make {height}x{width} pixels')
+  values = np.repeat(np.arange(runs.size) % 2 == 1, runs)
+  return values.reshape(width, height).T

@@ -156,9 +156,15 @@ def _alone(data_dir: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
   The lock goes with its process, so whatever lies in the folder when the lock
   is free was left by a preparation that was killed.
   """
-  data_dir.mkdir(parents=True, exist_ok=True)
   scratch = data_dir / f'.{name}.preparing'
-  with open(data_dir / f'.{name}.lock', 'w') as lock:
+  try:
+    data_dir.mkdir(parents=True, exist_ok=True)
+    lock = open(data_dir / f'.{name}.lock', 'w')  # noqa: SIM115
+  except OSError as error:
+    raise UserError(
+      f'{data_dir} cannot be written to ({error}). Give another --data_dir.'
+    ) from error
+  with lock:
     try:
       fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -177,7 +183,7 @@ def _write(builder: datasets.base.SegmentationBuilder, source: str) -> str:
   tfds.disable_progress_bar()  # The survey logs the progress.
   written = pathlib.Path(builder.data_dir)
   try:
-    builder.download_and_prepare(download_config=tfds.download.DownloadConfig())
+    builder.download_and_prepare()
     summary = {
       'spec': dataclasses.asdict(builder.spec),
       'source': source,
@@ -204,19 +210,20 @@ def _manual_root(
 ) -> pathlib.Path:
   if not manual_dir:
     raise UserError(
-      f'{spec.name} is not prepared in {target} and config.data.manual_dir is '
-      'empty. Pass --config.data.manual_dir=FOLDER (or --config.data.data_dir '
-      f'where it is prepared already). {spec.download}'
+      f'{spec.name} is not prepared in {target}, and manual_dir is empty. Pass '
+      '--manual_dir=FOLDER (in a training command --config.data.manual_dir=...;'
+      ' or --config.data.data_dir where it is prepared already). '
+      f'{spec.download}'
     )
   root = pathlib.Path(manual_dir).expanduser().resolve()
   if not root.exists():
     raise UserError(
-      f'config.data.manual_dir {root} is no folder; expected the published '
+      f'manual_dir {root} is no folder; expected the published '
       f'files of {spec.name} in it. {spec.download}'
     )
   if root.is_dir() and not os.listdir(root):
     raise UserError(
-      f'config.data.manual_dir {root} is empty; expected the published files '
+      f'manual_dir {root} is empty; expected the published files '
       f'of {spec.name} in it. {spec.download}'
     )
   return root
@@ -238,5 +245,6 @@ def _check_counts(
       f'{spec.name} in {where} is not as published: {"; ".join(differing)} '
       'images. Scores would not compare with published ones. Complete it (and '
       'delete it here where it is prepared already), or use it as it is with '
-      f'--config.data.allow_partial=True. {spec.download}'
+      '--allow_partial (in a training command '
+      f'--config.data.allow_partial=True). {spec.download}'
     )

@@ -48,7 +48,7 @@ class Dataset:
         'on nor scored. Choose another split.'
       )
 
-  def source(self, split: str) -> Sequence[dict[str, bytes]]:
+  def source(self, split: str) -> Sequence[Any]:
     """Opens a split for random access to its undecoded records.
 
     Args:
@@ -86,10 +86,15 @@ def load_dataset(directory: pathlib.Path) -> Dataset:
   Raises:
     UserError: It is none.
   """
+  if not directory.is_dir():
+    raise UserError(
+      f'{directory} does not exist: prepare the data set first, with python -m '
+      'emanet_jax.tools.prepare_data NAME --manual_dir D --data_dir R.'
+    )
   try:
     spec = json.loads((directory / SUMMARY).read_text())['spec']
     splits = tfds.builder_from_directory(directory).info.splits
-  except (FileNotFoundError, ValueError, KeyError) as error:
+  except Exception as error:  # TFDS adds types of its own
     raise UserError(
       f'{directory} is no prepared data set ({error}). Delete this folder, or '
       'point --config.data.data_dir to another.'

@@ -42,6 +42,7 @@ class Survey:
   ):
     self.bad: list[str] = []
     self._spec, self._totals = spec, totals
+    self._tolerant = max_bad_share > 0
     self._max_bad = int(max_bad_share * sum(totals.values()))
     self._splits = {split: _Split() for split in totals}
     self._start = self._logged = time.monotonic()
@@ -62,7 +63,7 @@ class Survey:
     Raises:
       UserError: It is one too many; the error itself where none is tolerated.
     """
-    if not self._max_bad:
+    if not self._tolerant:
       raise error
     self.bad.append(f'{split}: {error}')
     if len(self.bad) > self._max_bad:

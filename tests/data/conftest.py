@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 
 import ml_collections
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 from emanet_jax.data.datasets import get_dataset
-from tests.data.layouts import write_label, write_photo
+from tests.data.layouts import write_label, write_mat, write_photo
 from tests.tiny import open_dataset
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
@@ -31,6 +32,12 @@ def make_config():
         'crop_size': 65,
         'scales': (0.5, 1.0, 1.5),
         'flip': True,
+        'rotation': 0.0,
+        'brightness': 0.0,
+        'contrast': 0.0,
+        'saturation': 0.0,
+        'hue': 0.0,
+        'blur': 0.0,
         'num_threads': 2,
         'prefetch': 2,
       }
@@ -102,6 +109,20 @@ def voc(tmp_path):
   lists.mkdir(parents=True)
   (lists / 'train.txt').write_text('b\na\n')
   (lists / 'val.txt').write_text('c\n')
+  return root
+
+
+@pytest.fixture
+def sbd(voc):
+  """VOC beside SBD, which annotated a b d e; without SegmentationClassAug."""
+  shutil.rmtree(voc / 'SegmentationClassAug')
+  root = voc.parents[1] / 'benchmark_RELEASE'
+  (root / 'dataset' / 'cls').mkdir(parents=True)
+  for i, name in enumerate('abcdef'):
+    label = np.resize(np.uint8([0, 5, i]), (30 + i, 40))
+    write_mat(root / f'dataset/cls/{name}.mat', GTcls={'Segmentation': label})
+  (root / 'dataset/train.txt').write_text('a\nd\n')
+  (root / 'dataset/val.txt').write_text('e\nc\n')
   return root
 
 

@@ -4,6 +4,7 @@ import pathlib
 import shutil
 
 import numpy as np
+import scipy.io
 from PIL import Image
 
 from emanet_jax.data import pipeline, preparation
@@ -26,6 +27,11 @@ def write_label(path, values, height=30, width=40, palette=None):
     image.putpalette(np.uint8(palette).ravel().tolist())
   path.parent.mkdir(parents=True, exist_ok=True)
   image.save(path)
+
+
+def write_mat(path, **variables):
+  """Saves a MATLAB 5 file; a dict becomes a struct."""
+  scipy.io.savemat(path, variables, do_compression=True)
 
 
 def pack(folder, archive) -> pathlib.Path:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emanet_jax.data import datasets, pipeline, transforms
+from emanet_jax.data import datasets, pipeline
 from emanet_jax.data.datasets import shapes as shapes_module
 from emanet_jax.errors import UserError
 from tests.tiny import open_dataset
@@ -40,46 +40,13 @@ def test_spec_is_consistent(name):
 
 
 def test_unknown_name_lists_the_known_ones():
-  with pytest.raises(UserError, match='camvid, shapes, voc2012'):
+  with pytest.raises(UserError, match='camvid, .*shapes, voc2012'):
     datasets.get_dataset('voc2013')
 
 
 def test_helpers_are_no_data_sets():
   with pytest.raises(UserError, match='Unknown data set'):
     datasets.get_dataset('base')
-
-
-@pytest.mark.parametrize('up', [0, 1, 2])
-def test_voc_accepts_three_roots(voc, up, make_config, tmp_path):
-  root = [voc, *voc.parents][up]
-  dataset = open_partial(make_config, 'voc2012', root, tmp_path)
-  assert dataset.counts == {'train': 2, 'val': 1, 'trainaug': 4}
-
-
-def test_voc_keeps_photo_bytes_indices_and_order(voc, make_config, tmp_path):
-  dataset = open_partial(make_config, 'voc2012', voc, tmp_path)
-  assert ids(dataset, 'train') == ['b', 'a']  # As listed, not sorted.
-  record = dataset.source('train')[0]
-  assert record['image'] == (voc / 'JPEGImages' / 'b.jpg').read_bytes()
-  label = transforms.decode(record)['label']
-  raw = np.asarray(Image.open(voc / 'SegmentationClass' / 'b.png'))
-  np.testing.assert_array_equal(label, raw)
-  assert set(np.unique(label)) == {0, 1, 20, 255}
-
-
-def test_voc_trainaug_is_all_labels_without_val(voc, make_config, tmp_path):
-  dataset = open_partial(make_config, 'voc2012', voc, tmp_path)
-  assert ids(dataset, 'trainaug') == ['a', 'b', 'd', 'e']
-
-
-def test_voc_trainaug_follows_its_list(voc, make_config, tmp_path):
-  folder = voc / 'ImageSets' / 'SegmentationAug'
-  folder.mkdir()
-  (folder / 'train_aug.txt').write_text(
-    '/JPEGImages/e.jpg /SegmentationClassAug/e.png\nd\n'
-  )
-  dataset = open_partial(make_config, 'voc2012', voc, tmp_path)
-  assert ids(dataset, 'trainaug') == ['e', 'd']
 
 
 def test_camvid_void_is_ignored_and_both_suffixes_do(

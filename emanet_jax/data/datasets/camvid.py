@@ -97,14 +97,17 @@ class Builder(base.SegmentationBuilder, skip_registration=True):
 
 
 def _items(files: Files, top: str) -> list[Item]:
-  photos = {file.stem: file for file in files.walk(top, _PHOTO_SUFFIXES)}
-  annotations = {file.stem for file in files.walk(f'{top}annot', ('.png',))}
-  # The union: a label without photo is as wrong as a photo without label.
-  return [
-    Item(
-      id=stem,
-      image=photos.get(stem) or files.get(f'{top}/{stem}.png'),
-      label=files.get(f'{top}annot/{stem}.png'),
-    )
-    for stem in sorted(photos.keys() | annotations)
+  photos = list(files.walk(top, _PHOTO_SUFFIXES))
+  annotations = list(files.walk(f'{top}annot', ('.png',)))
+  items = [
+    Item(photo.stem, photo, files.get(f'{top}annot/{photo.stem}.png'))
+    for photo in photos
   ]
+  # A label without photo is as wrong as a photo without label.
+  stems = {photo.stem for photo in photos}
+  items += [
+    Item(label.stem, files.get(f'{top}/{label.stem}.png'), label)
+    for label in annotations
+    if label.stem not in stems
+  ]
+  return sorted(items, key=lambda item: item.id)

@@ -136,8 +136,8 @@ class Builder(base.SegmentationBuilder, skip_registration=True):
   def read_label(self, file: File) -> UInt8[np.ndarray, 'h w']:
     """Reads VOC's palette PNG or SBD's `.mat`, both with VOC's indices."""
     if file.path.endswith('.mat'):
-      content = labels.read_mat(file)
-      return np.asarray(content['GTcls'].Segmentation, np.uint8)
+      label = labels.read_mat(file, 'GTcls', 'Segmentation')
+      return np.asarray(label, np.uint8)
     return labels.read_index_png(file)
 
 
@@ -185,7 +185,7 @@ def _without_val(
   for split in ('train', 'val'):
     if split not in ids:
       raise UserError(
-        f'{root}/ImageSets/Segmentation/{split}.txt does not exist, but is '
+        f'{root}/ImageSets/Segmentation/{split}.txt is absent or empty, but '
         'needed to keep the validation images out of trainaug. Unpack '
         'VOCtrainval_11-May-2012.tar again, or put the list trainaug.txt into '
         f'{root}/ImageSets/SegmentationAug.'

@@ -1,0 +1,262 @@
+"""Masks of every kind to the classes that they mean."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from emanet_jax.data.class_list import read_classes
+from emanet_jax.data.files import Files
+from emanet_jax.data.masks import read_mask
+from emanet_jax.errors import UserError
+
+PLAIN = 'background\ncar\nlamp\n'
+COLORED = 'background 0 0 0\ncar 250 120 7\nlamp 0 0 9\n'
+GREY = 'background 0 0 0\ncar 255 255 255\nlamp 85 85 85\n'
+IGNORING = COLORED + 'void 224 224 192\n'
+
+# Of three classes and of two, with and without pixels that are ignored.
+ALL = np.array([[0, 1, 2, 2], [1, 0, 255, 1]])
+SOME = np.array([[0, 1, 2, 2], [1, 0, 0, 1]])
+TWO = np.array([[0, 1, 1, 0], [1, 0, 0, 1]])
+COLORS = np.array([[0, 0, 0], [250, 120, 7], [0, 0, 9]])
+
+
+def packed(bits, rows, kind=0, form='PNG'):
+  """A picture of a depth or kind that PIL does not write."""
+  height, width = np.shape(rows)
+  size = 2 * bits if kind == 4 else bits
+  lines = []
+  for row in rows:
+    line = ''.join(f'{value:0{size}b}' for value in row)
+    line += '0' * (-len(line) % 8)
+    lines.append(int(line, 2).to_bytes(len(line) // 8, 'big'))
+  if form == 'TIFF':
+    pixels = b''.join(lines)
+    pixels += b'\0' * (len(pixels) % 2)
+    # Width, height, bits, not compressed, black is 0, where, in one strip.
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: 1, 273: 8}
+    tags |= {277: 1, 278: height, 279: len(pixels)}
+    entries = [struct.pack('<HHII', tag, 4, 1, v) for tag, v in tags.items()]
+    start = b'II*\0' + struct.pack('<I', 8 + len(pixels)) + pixels
+    return start + struct.pack('<H', len(tags)) + b''.join(entries) + bytes(4)
+  header = struct.pack('>IIBBBBB', width, height, bits, kind, 0, 0, 0)
+  palette = COLORS.astype(np.uint8).tobytes()
+  pixels = b''.join(b'\0' + line for line in lines)
+  chunks = {b'IHDR': header, b'IDAT': zlib.compress(pixels), b'IEND': b''}
+  if kind == 3:
+    chunks = {b'IHDR': header, b'PLTE': palette, **chunks}
+  return b'\x89PNG\r\n\x1a\n' + b''.join(
+    struct.pack('>I', len(content))
+    + name
+    + content
+    + struct.pack('>I', zlib.crc32(name + content))
+    for name, content in chunks.items()
+  )
+
+
+def saved(array, form='PNG', dtype=np.uint8, palette=None):
+  image = Image.fromarray(np.asarray(array, dtype))
+  if palette is not None:
+    image.putpalette(np.uint8(palette).ravel().tolist())
+  stream = io.BytesIO()
+  image.save(stream, form)
+  return stream.getvalue()
+
+
+def rgb(labels, extra=(224, 224, 192)):
+  return np.vstack([COLORS, [extra]])[np.where(labels == 255, 3, labels)]
+
+
+def with_alpha(array, alpha=255):
+  return np.concatenate([array, np.full((*array.shape[:2], 1), alpha)], axis=-1)
+
+
+def palette(*colors):
+  """With a colour of no class for 255, as VOC's for borders."""
+  filled = np.zeros((256, 3), int)
+  filled[: len(colors)], filled[255] = colors, (224, 224, 192)
+  return filled
+
+
+VOC = palette(*COLORS)
+TURNED = palette(*COLORS[[2, 0, 1]])
+TURN = np.append([1, 2, 0], [0] * 252 + [255])
+
+# Class list, file content, and what it means.
+KINDS = {
+  'grey indices': (PLAIN, saved(ALL), ALL),
+  'grey indices as BMP': (PLAIN, saved(ALL, 'BMP'), ALL),
+  'grey indices as TIFF': (PLAIN, saved(ALL, 'TIFF'), ALL),
+  'grey indices, coloured list': (COLORED, saved(ALL), ALL),
+  '1 bit': ('no\nyes\n', packed(1, TWO), TWO),
+  '1 bit as TIFF': ('no\nyes\n', packed(1, TWO, form='TIFF'), TWO),
+  '1 bit as BMP': ('no\nyes\n', saved(TWO, 'BMP', bool), TWO),
+  '2 bits': (PLAIN, packed(2, SOME), SOME),
+  '2 bits as TIFF': (PLAIN, packed(2, SOME, form='TIFF'), SOME),
+  '4 bits': (PLAIN, packed(4, SOME), SOME),
+  '4 bits as TIFF': (PLAIN, packed(4, SOME, form='TIFF'), SOME),
+  '16 bits': (PLAIN, saved(ALL, dtype=np.uint16), ALL),
+  '16 bits as TIFF': (PLAIN, saved(ALL, 'TIFF', np.uint16), ALL),
+  '16 bits, 65535': (
+    PLAIN,
+    saved(np.where(ALL == 255, 65535, ALL), dtype=np.uint16),
+    ALL,
+  ),
+  'grey with opaque alpha': (
+    PLAIN,
+    saved(with_alpha(ALL[..., None])),
+    ALL,
+  ),
+  'palette indices': (PLAIN, saved(ALL, palette=VOC), ALL),
+  'palette indices as BMP': (PLAIN, saved(ALL, 'BMP', palette=VOC), ALL),
+  'palette indices as TIFF': (PLAIN, saved(ALL, 'TIFF', palette=VOC), ALL),
+  'palette of 2 bits': (PLAIN, packed(2, SOME, kind=3), SOME),
+  'palette of 4 bits': (PLAIN, packed(4, SOME, kind=3), SOME),
+  'palette indices, grey list': (
+    GREY,
+    saved([[0, 1, 2, 255]], palette=palette([0] * 3, [85] * 3, [255] * 3)),
+    [[0, 2, 1, 255]],
+  ),
+  'palette colours': (
+    COLORED,
+    saved(TURN[ALL], palette=TURNED),
+    ALL,
+  ),
+  'palette colours of 4 bits': (COLORED, packed(4, SOME, kind=3), SOME),
+  'palette colours, border': (COLORED, saved(ALL, palette=VOC), ALL),
+  'RGB': (COLORED, saved(rgb(SOME)), SOME),
+  'RGB as BMP': (COLORED, saved(rgb(SOME), 'BMP'), SOME),
+  'RGB as TIFF': (COLORED, saved(rgb(SOME), 'TIFF'), SOME),
+  'RGB with opaque alpha': (COLORED, saved(with_alpha(rgb(SOME))), SOME),
+  'RGB, ignored colour': (IGNORING, saved(rgb(ALL)), ALL),
+  'RGB of greys': (
+    GREY,
+    saved(np.dstack([[[0, 255, 85]]] * 3)),
+    [[0, 1, 2]],
+  ),
+  'greys': (GREY, saved([[0, 255, 85]]), [[0, 1, 2]]),
+  'greys of 1 bit': (GREY, packed(1, [[0, 1, 1]]), [[0, 1, 1]]),
+  'greys of 2 bits': (GREY, packed(2, [[0, 3, 1]]), [[0, 1, 2]]),
+  'greys of 4 bits': (GREY, packed(4, [[0, 15, 5]]), [[0, 1, 2]]),
+  'greys of 16 bits': (
+    GREY,
+    saved([[0, 65535, 255, 85]], dtype=np.uint16),
+    [[0, 1, 1, 2]],
+  ),
+  'ignored grey': (
+    'no 0 0 0\nyes 255 255 255\nignore 128 128 128\n',
+    saved([[0, 255, 128]]),
+    [[0, 1, 255]],
+  ),
+}
+
+
+def file(tmp_path, name, content):
+  if isinstance(content, str):
+    content = content.encode()
+  (tmp_path / name).write_bytes(content)
+  return Files(tmp_path, {}, tmp_path).get(name)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_a_mask_means_its_classes(kind, tmp_path):
+  text, content, want = KINDS[kind]
+  classes = read_classes(file(tmp_path, 'classes.txt', text))
+  got = read_mask(file(tmp_path, 'mask.png', content), classes)
+  assert got.dtype == np.uint8
+  np.testing.assert_array_equal(got, want)
+
+
+FAULTS = {
+  'RGB without colours': (
+    PLAIN,
+    saved(rgb(SOME)),
+    ['(0, 0, 9) on 2 pixels', 'classes.txt', '"name r g b"'],
+  ),
+  'an unknown colour': (
+    COLORED,
+    saved(rgb(ALL)),
+    ['(224, 224, 192) on 1 pixels.', 'Add them', 'smoothed edges'],
+  ),
+  'an unknown palette colour': (
+    COLORED,
+    saved(np.where(ALL == 255, 3, ALL), palette=palette(*COLORS, (1, 2, 3))),
+    ['(1, 2, 3) on 1 pixels'],
+  ),
+  'an index without colour': (
+    COLORED,
+    packed(4, np.where(ALL == 255, 7, ALL), kind=3),
+    ['a palette index without colour on 1 pixels'],
+  ),
+  'an unknown grey': (
+    GREY,
+    saved([[0, 254, 85, 254]]),
+    ['(254, 254, 254) on 2 pixels'],
+  ),
+  'many colours': (
+    COLORED,
+    saved(np.arange(75).reshape(5, 5, 3)),
+    ['(27, 28, 29) on 1 pixels and 15 more'],
+  ),
+  'a value too many': (
+    PLAIN,
+    saved(ALL + np.array([0, 0, 1, 1])),
+    ['value(s) 3, but', 'names 3 classes, 0..2'],
+  ),
+  'a palette index too many': (
+    PLAIN,
+    saved([[0, 3, 254, 255]], palette=VOC),
+    ['value(s) 3, 254, but', 'classes.txt', 'correct the mask'],
+  ),
+  'a large 16-bit value': (
+    PLAIN,
+    saved([[0, 256, 257, 65535]], dtype=np.uint16),
+    ['value(s) 256, 257, but'],
+  ),
+  'a large 16-bit value, grey list': (
+    GREY,
+    saved([[0, 256, 1, 2]], dtype=np.uint16),
+    ['value(s) 256, but'],
+  ),
+  'a negative value': (
+    PLAIN,
+    saved([[0, -1]], 'TIFF', np.int32),
+    ['value(s) -1, but'],
+  ),
+  'transparent RGB': (
+    COLORED,
+    saved(with_alpha(rgb(SOME), 254)),
+    ['mask.png', 'transparent', 'without an alpha'],
+  ),
+  'transparent grey': (
+    PLAIN,
+    saved(with_alpha(ALL[..., None], 0)),
+    ['transparent'],
+  ),
+  # PIL keeps the upper 8 bits, which would make all of this class 0.
+  '16 bits with alpha': (
+    PLAIN,
+    packed(16, SOME * 65536 + 65535, kind=4),
+    ['16-bit', 'Save it as such a PNG'],
+  ),
+  'fractions': (
+    PLAIN,
+    saved(ALL, 'TIFF', np.float32),
+    ['F pixels', 'Save it'],
+  ),
+  'no image': (PLAIN, b'<html>', ['mask.png', 'cannot be decoded']),
+}
+
+
+@pytest.mark.parametrize('fault', FAULTS)
+def test_a_mask_is_refused(fault, tmp_path):
+  text, content, messages = FAULTS[fault]
+  classes = read_classes(file(tmp_path, 'classes.txt', text))
+  with pytest.raises(UserError) as error:
+    read_mask(file(tmp_path, 'mask.png', content), classes)
+  for message in messages:
+    assert message in str(error.value)

@@ -1,0 +1,188 @@
+"""The command that prepares, checks and previews data sets."""
+
+import io
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from array_record.python import array_record_module
+from PIL import Image
+
+from emanet_jax.data import inspection
+from emanet_jax.data.prepared import load_dataset
+from emanet_jax.preview import preview_page
+from tests import pictures
+from tests.data.layouts import prepare, write_label, write_photo
+
+REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
+
+
+def run(*arguments):
+  result = subprocess.run(
+    [sys.executable, '-m', 'emanet_jax.tools.prepare_data', *arguments],
+    cwd=REPOSITORY,
+    env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
+    capture_output=True,
+    text=True,
+    timeout=120,
+    check=False,
+  )
+  return result.returncode, result.stdout + result.stderr
+
+
+@pytest.fixture
+def raw(tmp_path):
+  """CamVid with three training and two validation images, each of a colour."""
+  root = tmp_path / 'raw' / 'CamVid'
+  for split, count in (('train', 3), ('val', 2)):
+    for i in range(count):
+      write_photo(root / split / f'{split}{i}.jpg', 60, 80, seed=i)
+      write_label(root / f'{split}annot/{split}{i}.png', [i], 60, 80)
+  return root
+
+
+def test_prepare_then_check_then_preview(raw, tmp_path):
+  data_dir = f'--data_dir={tmp_path / "out"}'
+  code, output = run('camvid', f'--manual_dir={raw}', data_dir)
+  assert code == 1
+  assert 'error: ' in output
+  assert '--allow_partial' in output
+  assert 'Traceback' not in output
+
+  partial = ('camvid', data_dir, '--allow_partial')
+  code, output = run(*partial, f'--manual_dir={raw}')
+  assert code == 0, output
+  assert 'train: 3 images' in output
+  assert 'sky 33.33 %' in output
+  assert 'tensorflow' not in output.lower()
+
+  code, output = run('camvid', data_dir, '--check')
+  assert code == 1
+  assert 'train: 3 examples, published are 367' in output
+  code, output = run(*partial, '--check', '--sample=2', '--preview')
+  assert code == 0, output
+  assert 'train: 2 of 3 examples looked at, 0 problem(s)' in output
+  assert 'is sound' in output
+  for split in ('train', 'val'):
+    page = tmp_path / 'out' / 'camvid' / f'preview_{split}.png'
+    assert Image.open(page).width > 1000
+
+
+def test_what_is_wrong_with_the_command(tmp_path):
+  data_dir = f'--data_dir={tmp_path}'
+  for arguments, part in (
+    (('nothing', data_dir), 'must be one of ade20k, camvid'),
+    (('camvid', data_dir), 'manual_dir is empty'),
+    (('camvid', data_dir, '--check'), 'prepare the data set first'),
+  ):
+    code, output = run(*arguments)
+    assert code == 1
+    assert 'error: ' in output
+    assert part in output
+    assert 'Traceback' not in output
+  code, output = run(data_dir)
+  assert code == 1
+  assert 'give one data set' in output
+
+
+def test_skip_bad_lists_what_was_left_out(raw, tmp_path):
+  (raw / 'train' / 'train1.jpg').write_bytes(b'')
+  out = ('camvid', f'--manual_dir={raw}', f'--data_dir={tmp_path / "out"}')
+  code, output = run(*out, '--allow_partial', '--skip_bad')
+  assert code == 1  # 1 of 5 is more than the usual 1 %
+  assert 'max_bad_share' in output
+  code, output = run(
+    *out, '--allow_partial', '--skip_bad', '--max_bad_share=0.2'
+  )
+  assert code == 0, output
+  assert '1 bad examples left out' in output
+  assert 'train1.jpg is empty' in output
+
+
+def rewrite(dataset, split, change):
+  """Writes a split's records anew, changed, behind TFDS's back."""
+  features = tfds.builder_from_directory(dataset.directory).info.features
+  records = [dict(record) for record in dataset.source(split)]
+  for index, record in enumerate(records):
+    change(index, record)
+  (path,) = dataset.directory.glob(f'*-{split}.array_record*')
+  writer = array_record_module.ArrayRecordWriter(str(path), 'group_size:1')
+  for record in records:
+    writer.write(features.serialize_example(features.encode_example(record)))
+  writer.close()
+
+
+def png(array):
+  stream = io.BytesIO()
+  Image.fromarray(np.uint8(array)).save(stream, 'PNG')
+  return stream.getvalue()
+
+
+CHANGES = {
+  'label out of range': (
+    lambda r: r.update(label=png(np.full((60, 80), 11))),
+    r'train\[1\].*\[11\].*0\.\.10',
+  ),
+  'label of another size': (
+    lambda r: r.update(label=png(np.zeros((60, 79)))),
+    r'train\[1\].*60x79.*60x80',
+  ),
+  'photo cut': (
+    lambda r: r.update(image=r['image'][:300]),
+    r'train\[1\].*cannot be decoded',
+  ),
+  'label that is no image': (
+    lambda r: r.update(label=b'none'),
+    r'train\[1\].*cannot be decoded',
+  ),
+  'id twice': (lambda r: r.update(id=b'train0'), "id 'train0' occurs twice"),
+}
+
+
+@pytest.mark.parametrize('fault', CHANGES)
+def test_check_finds_a_bad_record(fault, raw, tmp_path):
+  change, message = CHANGES[fault]
+  dataset = prepare('camvid', raw, tmp_path / 'out')
+  assert inspection.inspect(dataset) == []
+  rewrite(dataset, 'train', lambda i, r: change(r) if i == 1 else None)
+  (problem,) = inspection.inspect(load_dataset(dataset.directory))
+  assert re.search(message, problem)
+
+
+def test_check_finds_a_flipped_byte(raw, tmp_path):
+  dataset = prepare('camvid', raw, tmp_path / 'out')
+  (path,) = dataset.directory.glob('*-train.array_record*')
+  content = bytearray(path.read_bytes())
+  place = content.find(b'train1')
+  content[place + 500] ^= 1
+  path.write_bytes(content)
+  problems = inspection.inspect(load_dataset(dataset.directory))
+  assert any(str(dataset.directory) in problem for problem in problems)
+
+
+def test_check_counts(raw, tmp_path):
+  dataset = prepare('camvid', raw, tmp_path / 'out')
+  assert inspection.inspect_counts(dataset) == [
+    'train: 3 examples, published are 367',
+    'val: 2 examples, published are 101',
+  ]
+
+
+def test_preview_shows_photo_and_label_colours(raw, tmp_path):
+  for i in range(3):  # White photos: what is coloured is the label.
+    Image.new('RGB', (80, 60), 'white').save(raw / f'train/train{i}.jpg')
+  dataset = prepare('camvid', raw, tmp_path / 'out')
+  preview_page(tmp_path / 'page.png', dataset, 'train', crop_size=97)
+  page = pictures.read(tmp_path / 'page.png')
+  for color in dataset.spec.palette[:3]:
+    mixed = np.rint(0.6 * 255 + 0.4 * np.array(color)).astype(np.uint8)
+    # Once in the photo, twice in crops, and under other augmentations.
+    assert pictures.where(page, mixed).sum() > 3000
+  unseen = np.rint(0.6 * 255 + 0.4 * np.array(dataset.spec.palette[8]))
+  assert not pictures.where(page, unseen).any()
+  # Rows are examples: they are as many as there are, though six were wanted.
+  assert page.shape[0] < page.shape[1]
