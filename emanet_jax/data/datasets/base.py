@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 
-from emanet_jax.data import checks
+from emanet_jax.data import checks, labels
 from emanet_jax.data.files import File, Files
 from emanet_jax.data.spec import IGNORE_LABEL, DatasetSpec, Example, Item
 from emanet_jax.data.survey import Survey
@@ -83,7 +83,7 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
   def read_label(self, file: File) -> UInt8[np.ndarray, 'h w']:
     """Reads a label as uint8 [h, w] with classes 0..C-1 and 255."""
-    return checks.read_index_png(file)
+    return labels.read_index_png(file)
 
   def _info(self) -> tfds.core.DatasetInfo:
     return tfds.core.DatasetInfo(
