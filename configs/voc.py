@@ -1,14 +1,15 @@
 """PASCAL VOC 2012, EMANet-512 with ResNet-101, the authors' recipe.
 
-Data: VOCtrainval_11-May-2012.tar unpacked, with SegmentationClassAug beside
-SegmentationClass (the 10582 images of trainaug), in MANUAL. Weights: the
-authors' ImageNet ResNet-101 with a deep stem.
+Data: VOCtrainval_11-May-2012.tar and SBD's benchmark.tgz (or the folder
+SegmentationClassAug), or what they unpack to, in D; prepared once into R (about
+2 GB). Weights: the authors' ImageNet ResNet-101 with a deep stem.
 
+  python -m emanet_jax.tools.prepare_data voc2012 --manual_dir D --data_dir R
   python -m emanet_jax.tools.convert_torch resnet101-2a57e44d.pth \
       pretrained/resnet101
   python -m emanet_jax.main --config configs/voc.py --workdir runs/voc \
-      --config.init_from=pretrained/resnet101 \
-      --config.data.manual_dir=MANUAL --config.model.dtype=bfloat16
+      --config.data.data_dir=R --config.init_from=pretrained/resnet101 \
+      --config.model.dtype=bfloat16
 
 Scores of the paper on val, single scale: mIoU 80.05 (its released checkpoint:
 80.51). Not run here yet: no time or score of ours to give. Every value is the

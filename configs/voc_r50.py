@@ -5,7 +5,7 @@ output stride 16 in training; evaluate with output stride 8, which has the same
 weights:
 
   python -m emanet_jax.main --config configs/voc_r50.py --workdir runs/voc_r50 \
-      --config.init_from=pretrained/resnet50 --config.data.manual_dir=MANUAL
+      --config.init_from=pretrained/resnet50 --config.data.data_dir=R
   python -m emanet_jax.main --config configs/voc_r50.py --workdir runs/voc_r50 \
       --mode=evaluate --config.model.backbone.output_stride=8 \
       --config.model.head.eval_stages=7

@@ -23,6 +23,7 @@ class _Split:
   counts: Int[np.ndarray, '256'] = dataclasses.field(
     default_factory=lambda: np.zeros(256, np.int64)
   )
+  largest: tuple[int, int] = 0, 0
   longer_sides: collections.Counter = dataclasses.field(
     default_factory=collections.Counter
   )
@@ -54,6 +55,7 @@ class Survey:
     state = self._splits[split]
     state.images += 1
     state.counts += counts
+    state.largest = tuple(map(max, state.largest, size))
     state.longer_sides[max(size) // _SIDE] += 1
     self._log(split)
 
@@ -97,8 +99,9 @@ class Survey:
 
     Returns:
       'seconds', 'bad' (messages), and 'splits': name to 'images', 'pixels'
-      (class name to share of all pixels), 'ignored' (share) and
-      'longer_side' (pixels, 'from–to', to images).
+      (class name to share of all pixels), 'ignored' (share), 'largest'
+      (greatest height, greatest width) and 'longer_side' (pixels, 'from–to', to
+      images).
     """
     return {
       'seconds': round(time.monotonic() - self._start, 1),
@@ -116,6 +119,7 @@ def _split_report(split: _Split, classes: Sequence[str]) -> dict[str, Any]:
     'images': split.images,
     'pixels': dict(zip(classes, shares.tolist(), strict=False)),
     'ignored': float(shares[IGNORE_LABEL]),
+    'largest': list(split.largest),
     'longer_side': {
       f'{_SIDE * b}–{_SIDE * (b + 1) - 1}': split.longer_sides[b]
       for b in sorted(split.longer_sides)
@@ -134,7 +138,9 @@ def format_report(report: Mapping[str, Any]) -> str:
     absent = [c for c, share in split['pixels'].items() if share == 0]
     sizes = ', '.join(f'{k}: {v}' for k, v in split['longer_side'].items())
     lines += [
-      f'{name}: {split["images"]} images; longer side in pixels {sizes}',
+      f'{name}: {split["images"]} images within '
+      f'{"×".join(map(str, split["largest"]))} (height × width); longer side in '
+      f'pixels {sizes}',
       f'  {len(present)} classes of {len(split["pixels"])}: '
       + ', '.join(f'{c} {100 * share:.2f} %' for share, c in present),
       f'  ignored: {100 * split["ignored"]:.2f} % of the pixels',

@@ -200,6 +200,7 @@ def test_the_report_counts_what_was_prepared(camvid, tmp_path):
   assert train['pixels']['road'] == pytest.approx(3750 / pixels)
   assert train['ignored'] == pytest.approx(1250 / pixels)
   assert train['longer_side'] == {'0–127': 3, '384–511': 1}
+  assert train['largest'] == [30, 500]
   assert set(train['pixels']) == set(camvid_module.SPEC.classes)
   text = format_report(report)
   assert 'train: 4 images' in text
