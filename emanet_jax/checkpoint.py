@@ -5,13 +5,14 @@ killed at any moment finds its last complete step. Nothing saved is overwritten.
 """
 
 from pathlib import Path
+from typing import Any
 
-import grain
 import jax
 import ml_collections
 import orbax.checkpoint as ocp
 
 from emanet_jax.config import as_plain_dict, differences
+from emanet_jax.data.iterator import TrainIterator
 from emanet_jax.errors import UserError
 from emanet_jax.train_state import TrainState
 
@@ -44,8 +45,7 @@ def open_manager(
 def save(
   manager: ocp.CheckpointManager,
   state: TrainState,
-  iterator: grain.DatasetIterator,
-  num_examples: int,
+  input_state: dict[str, Any],
   config: ml_collections.ConfigDict,
 ) -> None:
   """Starts saving a step in the background; the state may be donated after.
@@ -53,8 +53,8 @@ def save(
   Args:
     manager: Has no such step yet.
     state: After the step.
-    iterator: The input, where it stands.
-    num_examples: Of the training split, which the iterator's order depends on.
+    input_state: Where the input stands, see `TrainIterator.get_state`; the same
+      on each process, so that any number of them can go on from it.
     config: Of the run.
 
   Raises:
@@ -65,11 +65,7 @@ def save(
     step,
     args=ocp.args.Composite(
       state=ocp.args.StandardSave(state),
-      # The position counts examples of all processes and is the same on each;
-      # as JSON, any number of processes can go on from it.
-      data=ocp.args.JsonSave(
-        {'iterator': iterator.get_state(), 'num_examples': num_examples}
-      ),
+      data=ocp.args.JsonSave(input_state),
       config=ocp.args.JsonSave(as_plain_dict(config)),
     ),
   )
@@ -80,8 +76,7 @@ def save(
 def restore(
   manager: ocp.CheckpointManager,
   abstract_state: TrainState,
-  iterator: grain.DatasetIterator,
-  num_examples: int,
+  iterator: TrainIterator,
 ) -> TrainState:
   """The latest state; the iterator is moved to where it stood.
 
@@ -89,24 +84,20 @@ def restore(
     manager: Has at least one step.
     abstract_state: Shapes, dtypes and shardings to restore to.
     iterator: Of the same data.
-    num_examples: Of the training split.
 
   Raises:
-    UserError: The step cannot be read, or was made with other data.
+    UserError: The step cannot be read, or was made with other data; the
+      iterator is left as it was.
   """
   items = _restore_latest(
     manager,
     state=ocp.args.StandardRestore(abstract_state),
     data=ocp.args.JsonRestore(),
   )
-  data = items['data']
-  if data['num_examples'] != num_examples:
-    raise UserError(
-      f'{manager.directory} was made with {data["num_examples"]} training '
-      f'examples, now there are {num_examples}. Set data.data_dir back, or use '
-      'another --workdir.'
-    )
-  iterator.set_state(data['iterator'])
+  try:
+    iterator.set_state(items['data'])
+  except UserError as error:
+    raise UserError(f'{manager.directory}: {error}') from error
   return items['state']
 
 

@@ -93,6 +93,13 @@ def _data() -> ml_collections.ConfigDict:
   data.crop_size = 513  # pixels, square
   data.scales = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)  # one drawn an example
   data.flip = True  # mirrored left to right half of the time
+  # Augmentations beyond the authors', 0 = off. x is uniform around no change:
+  data.rotation = 0.0  # ± x degrees about the crop's centre
+  data.brightness = 0.0  # factor of 1 ± x, not below 0
+  data.contrast = 0.0  # likewise
+  data.saturation = 0.0  # likewise
+  data.hue = 0.0  # ± x turns of the colour circle, up to 0.5
+  data.blur = 0.0  # probability of a Gaussian blur, sigma 0.1..2 pixels
   data.num_threads = 16  # each makes a batch at a time
   data.prefetch = 4  # batches ready ahead; at least one a thread
   return data

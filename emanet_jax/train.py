@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import flax.linen as nn
-import grain
 import jax
 import ml_collections
 import optax
@@ -24,11 +23,12 @@ from emanet_jax import (
   sharding,
   train_state,
 )
-from emanet_jax.data import datasets, pipeline
+from emanet_jax.data import pipeline
 from emanet_jax.errors import UserError
 from emanet_jax.metric_writer import MetricWriter, read_metrics
 from emanet_jax.models.segmenter import create_model
 from emanet_jax.preemption import StopNotice
+from emanet_jax.prefetch import DevicePrefetch
 from emanet_jax.progress import Progress
 from emanet_jax.train_state import TrainState
 
@@ -52,13 +52,11 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
   """
   mesh = sharding.create_mesh()
   _check(config, mesh)
-  spec = datasets.get_dataset(config.data.name).SPEC
-  model = create_model(config.model, spec.num_classes)
-  schedule, tx = _create_optimizer(config, model)
   dataset = pipeline.open_dataset(
     config.data, (config.data.train_split, config.data.eval_split)
   )
-  num_examples = dataset.num_examples(config.data.train_split)
+  model = create_model(config.model, dataset.spec.num_classes)
+  schedule, tx = _create_optimizer(config, model)
   iterator = pipeline.train_iterator(
     dataset,
     config.data,
@@ -68,14 +66,12 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
     process_count=jax.process_count(),
   )
   manager = checkpoint.open_manager(workdir, config.train.keep_checkpoints)
-  state = _first_or_latest(
-    config, manager, model, tx, iterator, num_examples, mesh
-  )
+  state = _first_or_latest(config, manager, model, tx, iterator, mesh)
   start, steps = int(state.step), config.train.steps
 
   run_split = functools.partial(
     evaluate.run_split,
-    evaluate.create_eval_step(model, spec.num_classes),
+    evaluate.create_eval_step(model, dataset.spec.num_classes),
     dataset=dataset,
     split=config.data.eval_split,
     batch_size=config.eval.batch_size,
@@ -87,6 +83,9 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
   step_fn = None
   with contextlib.ExitStack() as stack:
     stack.callback(manager.close)
+    stack.callback(iterator.close)
+    batches = DevicePrefetch(iterator, mesh, count=steps - start)
+    stack.callback(batches.close)
     evaluated = _evaluated_steps(workdir, start)
     writer = None
     if jax.process_index() == 0:
@@ -110,8 +109,10 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
     if start < steps and is_evaluated(start) and start not in evaluated:
       evaluate_now(start)
     for step in range(start + 1, steps + 1):
+      if not batches.ready():  # While the last step runs, nothing is lost.
+        jax.block_until_ready(state)
       with progress.waiting_for_data():
-        batch = sharding.global_batch(next(iterator), mesh)
+        batch = next(batches)
       if step_fn is None:
         with progress.paused():
           step_fn = _compile_step(config, model, tx, mesh, state, batch, rng)
@@ -127,7 +128,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
       if step % config.train.checkpoint_every == 0 or ending:
         progress.check()
         with progress.paused():
-          checkpoint.save(manager, state, iterator, num_examples, config)
+          checkpoint.save(manager, state, batches.get_state(), config)
       if stopping:
         manager.wait_until_finished()
         logging.info('stopped and saved at step %d of %d', step, steps)
@@ -138,7 +139,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
     final = evaluate_now(steps)
     if writer:
       with notice.all_saved():
-        report.write(workdir, final, spec, steps)
+        report.write(workdir, final, dataset.spec, steps)
         curves = Path(workdir) / 'curves.png'
         plots.curves_png(curves, read_metrics(workdir))
         logging.info('curves in %s', curves)
@@ -163,6 +164,7 @@ def _check(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> None:
     config.train.batch_size, config.train.accumulation_steps, mesh
   )
   losses.check_loss(**config.loss)
+  create_model(config.model, num_classes=1)  # the classes are not known yet
   evaluate.check(config)
 
 
@@ -190,8 +192,7 @@ def _first_or_latest(
   manager: ocp.CheckpointManager,
   model: nn.Module,
   tx: optax.GradientTransformation,
-  iterator: grain.DatasetIterator,
-  num_examples: int,
+  iterator: pipeline.TrainIterator,
   mesh: jax.sharding.Mesh,
 ) -> TrainState:
   """The workdir's latest checkpoint; else init_from; else random weights."""
@@ -202,7 +203,7 @@ def _first_or_latest(
     checkpoint.check_config(manager, config)
     shapes = jax.eval_shape(create, rng)
     abstract = checkpoint.abstract_like(shapes, replicated)
-    state = checkpoint.restore(manager, abstract, iterator, num_examples)
+    state = checkpoint.restore(manager, abstract, iterator)
     logging.info('going on from step %d in %s', state.step, manager.directory)
     return state
   weights = None

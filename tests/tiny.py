@@ -190,7 +190,7 @@ def save_step(config, variables, workdir, step):
       step,
       args=ocp.args.Composite(
         state=ocp.args.StandardSave(jax.tree.map(jnp.asarray, state)),
-        data=ocp.args.JsonSave({'global_next_index': 0}),
+        data=ocp.args.JsonSave({'position': 0, 'made_with': {}}),
         config=ocp.args.JsonSave(checkpoint.as_plain_dict(config)),
       ),
     )
@@ -220,11 +220,11 @@ class _Recorded:
   """An iterator that notes its batches and can be held."""
 
   def __init__(self, iterator):
-    self._iterator = iterator
+    self._iterator, self.close = iterator, iterator.close
     self.get_state, self.set_state = iterator.get_state, iterator.set_state
 
   def __next__(self):
-    position = self.get_state()['global_next_index']
+    position = self.get_state()['position']
     while (
       position >= int(os.environ.get('TINY_HOLD_AT', '1000000'))
       and pathlib.Path(os.environ['TINY_HOLD']).exists()

@@ -80,17 +80,20 @@ def apply(image: Image, color: Color) -> Image:
   """
   if color == Color():
     return image
-  x = np.clip(np.float32(image) * np.float32(color.brightness / 255), 0, 1)
-  x = _away_from(_gray(x).mean(), x, color.contrast)
-  x = _away_from(_gray(x)[..., None], x, color.saturation)
+  # In place: fresh pages for every step would cost more than the arithmetic.
+  x = np.float32(image)
+  x *= color.brightness / 255
+  np.minimum(x, 1, out=x)
+  _blend(x, _gray(x).mean(), color.contrast)
+  _blend(x, _gray(x)[..., None], color.saturation)
   if color.hue:
-    x = cv2.cvtColor(x, cv2.COLOR_RGB2HSV)  # the hue in degrees
-    turned = x[..., 0] + np.float32(360 * (color.hue % 1))
-    x[..., 0] = np.where(turned < 360, turned, turned - 360)
+    x = cv2.cvtColor(x, cv2.COLOR_RGB2HSV)
+    # In degrees; from 360 on they start anew.
+    cv2.add(x, (360 * (color.hue % 1), 0, 0, 0), dst=x)
     x = cv2.cvtColor(x, cv2.COLOR_HSV2RGB)
   if color.blur:
     x = cv2.GaussianBlur(x, (0, 0), color.blur)
-  return np.rint(255 * x).astype(np.uint8)
+  return cv2.convertScaleAbs(x, alpha=255)  # rounds
 
 
 def _factor(rng: np.random.Generator, strength: float) -> float:
@@ -103,5 +106,12 @@ def _gray(x: np.ndarray) -> np.ndarray:
   return cv2.cvtColor(x, cv2.COLOR_RGB2GRAY)  # 0.299 R + 0.587 G + 0.114 B
 
 
-def _away_from(gray: np.ndarray, x: np.ndarray, factor: float) -> np.ndarray:
-  return np.clip(gray + np.float32(factor) * (x - gray), 0, 1)
+def _blend(
+  x: np.ndarray, gray: np.ndarray | np.floating, factor: float
+) -> None:
+  """Multiplies the distance of x from gray by a factor, within 0..1."""
+  if factor != 1:
+    gray = (1 - factor) * gray
+    x *= factor
+    x += gray
+    np.clip(x, 0, 1, out=x)

@@ -5,32 +5,13 @@ one tree over all that lies in the user's folder, and unpacks nothing.
 """
 
 import dataclasses
-import gzip
-import hashlib
 import os
 import pathlib
-import posixpath
-import shutil
 import stat
-import tarfile
-import tempfile
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from absl import logging
-
+from emanet_jax.data import archives
 from emanet_jax.errors import UserError
-
-_TAR, _TGZ, _ZIP = ('.tar',), ('.tgz', '.tar.gz'), ('.zip',)
-_DAMAGE = (
-  *(tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile),
-  *(zlib.error, EOFError),
-)
-_DAMAGED = (
-  'It was cut short or damaged on its way: get it again, or give the folder '
-  'that a complete copy unpacks to.'
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +46,7 @@ class File:
       raise UserError(f'{self.where} does not exist.')
     try:
       content = self._read()
-    except (OSError, *_DAMAGE) as error:
+    except (OSError, *archives.DAMAGE) as error:
       raise UserError(
         f'{self.where} cannot be read ({error}). Give this user the right to '
         'read it, or restore the file.'
@@ -114,20 +95,20 @@ class Files:
     self.root = root
     self._sources: list[_Folder | _Archive] = []
     if root.is_file():
-      verify(root, checksums.get(root.name, ''))
-      self._sources = [_open_archive(root, scratch)]
+      archives.verify(root, checksums.get(root.name, ''))
+      self._sources = [_Archive(root, scratch)]
       return
     self._sources.append(_Folder(root))
     for name, checksum in checksums.items():
       path = root / name
       if path.is_file():
-        verify(path, checksum)
-        if name.endswith(_TAR + _TGZ + _ZIP):
-          self._sources.append(_open_archive(path, scratch))
+        archives.verify(path, checksum)
+        if name.endswith(archives.SUFFIXES):
+          self._sources.append(_Archive(path, scratch))
 
   def get(self, path: str) -> File:
     """Returns the file at a path: the folder's own, else an archive's."""
-    path = _plain(path)
+    path = archives.plain(path)
     files = (source.get(path) for source in self._sources)
     for file in files:
       if file.size is not None:
@@ -143,7 +124,7 @@ class Files:
       folder: A path in the tree; '' is all of it.
       suffixes: Lower-case ends of the names wanted; any case is found.
     """
-    folder = _plain(folder)
+    folder = archives.plain(folder)
     found: dict[str, File] = {}
     for source in reversed(self._sources):
       found |= {
@@ -155,7 +136,7 @@ class Files:
 
   def holds(self, folder: str) -> bool:
     """Whether there is a file below the folder."""
-    folder = _plain(folder)
+    folder = archives.plain(folder)
     return any(
       next(source.walk(folder), None) is not None for source in self._sources
     )
@@ -220,11 +201,9 @@ class _Folder:
 class _Archive:
   """The members of an archive, read where they lie."""
 
-  def __init__(
-    self, path: pathlib.Path, members: Mapping[str, tuple[int, Callable]]
-  ):
+  def __init__(self, path: pathlib.Path, scratch: pathlib.Path):
     self._path = path
-    self._members = members
+    self._members = archives.open_archive(path, scratch)
 
   def get(self, path: str) -> File:
     size, read = self._members.get(path, (None, None))
@@ -235,96 +214,3 @@ class _Archive:
     for path in self._members:
       if path.startswith(prefix):
         yield self.get(path)
-
-
-def _open_archive(path: pathlib.Path, scratch: pathlib.Path) -> _Archive:
-  try:
-    if path.name.endswith(_ZIP):
-      members = _zip_members(path)
-    elif path.name.endswith(_TGZ):
-      members = _tar_members(_unzipped(path, scratch))
-    elif path.name.endswith(_TAR):
-      members = _tar_members(os.open(path, os.O_RDONLY))
-    else:
-      raise UserError(
-        f'{path} is neither a folder nor a .tar, .tgz or .zip archive.'
-      )
-  except _DAMAGE as error:
-    raise UserError(f'{path} cannot be read ({error}). {_DAMAGED}') from error
-  return _Archive(path, members)
-
-
-def _zip_members(path: pathlib.Path) -> dict[str, tuple[int, Callable]]:
-  archive = zipfile.ZipFile(path)  # reads under a lock, checks each CRC
-
-  def reader(info):
-    return lambda: archive.read(info)
-
-  return {
-    _plain(info.filename): (info.file_size, reader(info))
-    for info in archive.infolist()
-    if not info.is_dir() and not _is_hidden(info.filename)
-  }
-
-
-def _tar_members(descriptor: int) -> dict[str, tuple[int, Callable]]:
-  def reader(info):
-    def read():
-      content = os.pread(descriptor, info.size, info.offset_data)
-      if len(content) < info.size:
-        raise EOFError('the archive ends within this file')
-      return content
-
-    return read
-
-  with os.fdopen(os.dup(descriptor), 'rb') as stream:
-    stream.seek(0)  # the copy shares its position with whoever wrote
-    infos = tarfile.open(fileobj=stream, mode='r:').getmembers()  # noqa: SIM115
-  return {
-    _plain(info.name): (info.size, reader(info))
-    for info in infos
-    if info.isreg() and not _is_hidden(info.name)
-  }
-
-
-def _unzipped(path: pathlib.Path, scratch: pathlib.Path) -> int:
-  """Unzips into a file without a name, gone with the process; returns it."""
-  logging.info('Unzipping %s to read it in any order.', path)
-  with (
-    gzip.open(path) as source,
-    tempfile.TemporaryFile(dir=scratch) as target,
-  ):
-    shutil.copyfileobj(source, target, 1 << 20)
-    target.flush()
-    return os.dup(target.fileno())
-
-
-def _plain(path: str) -> str:
-  return '' if (path := posixpath.normpath(path)) == '.' else path
-
-
-def _is_hidden(name: str) -> bool:
-  return pathlib.PurePosixPath(name).name.startswith('.')
-
-
-def verify(path: pathlib.Path, checksum: str) -> None:
-  """Checks a file against its published checksum.
-
-  Args:
-    path: The file.
-    checksum: 'md5:…' or 'sha1:…', hexadecimal; '' is not checked.
-
-  Raises:
-    UserError: It is another file.
-  """
-  if not checksum:
-    return
-  algorithm, _, expected = checksum.partition(':')
-  logging.info('Verifying %s (%.1f MB).', path, path.stat().st_size / 1e6)
-  with path.open('rb') as stream:
-    got = hashlib.file_digest(stream, algorithm).hexdigest()
-  if got != expected:
-    raise UserError(
-      f'{path} is not the published file: its {algorithm} is {got}, expected '
-      f'{expected}. {_DAMAGED}'
-    )

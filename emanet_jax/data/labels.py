@@ -74,7 +74,7 @@ def decode_rle(counts: str, size: tuple[int, int]) -> Bool[np.ndarray, 'h w']:
     size: Height and width.
 
   Raises:
-    ValueError: The runs do not fill the mask.
+    ValueError: The runs do not fill the mask, or are none.
   """
   codes = np.frombuffer(counts.encode(), np.uint8).astype(np.int64) - 48
   ends = np.flatnonzero(codes < 32)
@@ -88,7 +88,7 @@ def decode_rle(counts: str, size: tuple[int, int]) -> Bool[np.ndarray, 'h w']:
   runs[1::2] = np.cumsum(runs[1::2])
   runs[2::2] = np.cumsum(runs[2::2])
   height, width = size
-  if (runs < 0).any() or runs.sum() != height * width:
+  if runs.sum() != height * width:
     raise ValueError(f'the runs do not make {height}x{width} pixels')
   values = np.repeat(np.arange(runs.size) % 2 == 1, runs)
   return values.reshape(width, height).T

@@ -1,7 +1,8 @@
 """Prepared records to batches for training and images for evaluation.
 
 The order of training examples and every augmentation depend on (seed, position)
-alone, never on threads or processes; a position is all that a checkpoint keeps.
+alone, never on threads or processes. A checkpoint keeps the position, and what
+else the batches were made with, so that going on with anything else is noticed.
 """
 
 import functools
@@ -10,16 +11,28 @@ from typing import Any
 
 import cv2
 import grain
-import grain.experimental
 import ml_collections
 import numpy as np
 
-from emanet_jax.data import transforms
+from emanet_jax.data import color, transforms
+from emanet_jax.data.iterator import TrainIterator
 from emanet_jax.data.preparation import open_dataset
 from emanet_jax.data.prepared import Dataset
 from emanet_jax.errors import UserError
 
-__all__ = ['Dataset', 'evaluation_examples', 'open_dataset', 'train_iterator']
+__all__ = [
+  'Dataset',
+  'TrainIterator',
+  'evaluation_examples',
+  'open_dataset',
+  'train_iterator',
+]
+
+# Largest values of the augmentations that 0 switches off.
+_LIMITS = {
+  **dict.fromkeys(('brightness', 'contrast', 'saturation'), np.inf),
+  **{'rotation': 180, 'hue': 0.5, 'blur': 1},
+}
 
 
 def train_iterator(
@@ -30,56 +43,58 @@ def train_iterator(
   seed: int,
   process_index: int = 0,
   process_count: int = 1,
-) -> grain.DatasetIterator:
+) -> TrainIterator:
   """Returns the endless iterator over augmented training batches.
 
   Every epoch has a new order and holds every example once; a batch may span two
-  epochs, so that none is dropped. The state counts examples of all processes:
-  it may be restored with any number of threads, processes, or another batch
-  size, but only with the same seed, split and transform, which it does not
-  contain.
+  epochs, so that none is dropped.
+
+  Up to max(num_threads, prefetch) batches are held ahead, each of 4 b crop²
+  bytes: with 16 crops of 513² 17 MB, 270 MB for 16 threads.
 
   Args:
     dataset: From `open_dataset`.
-    config: The `data` part of a config: train_split, crop_size (pixels),
-      scales, flip, num_threads, and prefetch (batches made ahead).
+    config: The `data` part of a config: train_split, crop_size (pixels), the
+      augmentations, num_threads, and prefetch (batches made ahead).
     batch_size: Examples of a step over all processes.
     seed: Of order and augmentation.
     process_index: This process.
     process_count: Number of processes, a divisor of batch_size.
 
   Returns:
-    A Grain iterator with get_state and set_state over {'image': uint8 RGB
-    [b, crop, crop, 3], 'label': int32 [b, crop, crop]}, b = batch_size /
+    An iterator with get_state and set_state over {'image': uint8 RGB
+    [b, crop, crop, 3], 'label': uint8 [b, crop, crop]}, b = batch_size /
     process_count.
 
   Raises:
     UserError: The split is absent, or a value is impossible.
   """
   _check_training(config, batch_size, process_count)
-  augment = functools.partial(
-    _augment,
-    size=config.crop_size,
-    scales=tuple(config.scales),
-    flip=config.flip,
-  )
+  options = _transform_options(config)
+  made_with = {
+    'name': dataset.spec.name,
+    'train_split': config.train_split,
+    'num_examples': dataset.num_examples(config.train_split),
+    'seed': seed,
+    **options,
+  }
   examples = (
     grain.MapDataset.source(dataset.source(config.train_split))
     .seed(seed)
     .shuffle()
     .repeat()
     .map(transforms.decode)
-    .random_map(augment)
+    .random_map(functools.partial(_augment, **options))
   )
   # The reading threads are the parallelism: OpenCV's own would fight them.
   cv2.setNumThreads(0)
-  return iter(
-    grain.experimental.ElasticIterator(
-      examples,
-      batch_size,
-      grain.sharding.ShardOptions(process_index, process_count),
-      read_options=_read_options(config.num_threads, config.prefetch),
-    )
+  return TrainIterator(
+    examples,
+    batch_size=batch_size,
+    process_index=process_index,
+    process_count=process_count,
+    read_options=_read_options(config.num_threads, config.prefetch),
+    made_with=made_with,
   )
 
 
@@ -118,20 +133,44 @@ def evaluation_examples(
   )
 
 
+def _transform_options(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """All that `_augment` depends on, as JSON holds it."""
+  return {
+    'crop_size': config.crop_size,
+    'scales': list(config.scales),
+    'flip': config.flip,
+    'rotation': config.rotation,
+    'brightness': config.brightness,
+    'contrast': config.contrast,
+    'saturation': config.saturation,
+    'hue': config.hue,
+    'blur': config.blur,
+  }
+
+
 def _augment(
   example: Mapping[str, Any],
   rng: np.random.Generator,
   *,
-  size: int,
+  crop_size: int,
   scales: Sequence[float],
   flip: bool,
+  rotation: float,
+  **strengths: float,
 ) -> dict[str, np.ndarray]:
-  height, width = example['label'].shape
+  image, label = example['image'], example['label']
   crop = transforms.draw(
-    rng, height, width, size=size, scales=scales, flip=flip
+    rng,
+    *label.shape,
+    size=crop_size,
+    scales=scales,
+    flip=flip,
+    rotation=rotation,
   )
-  image, label = transforms.apply(example['image'], example['label'], crop)
-  return {'image': image, 'label': label.astype(np.int32)}
+  # Before the crop, whose padding keeps its colour.
+  image = color.apply(image, color.draw(rng, **strengths))
+  image, label = transforms.apply(image, label, crop)
+  return {'image': image, 'label': label}
 
 
 def _read_options(num_threads: int, prefetch: int) -> grain.ReadOptions:
@@ -152,6 +191,11 @@ def _check_training(
       f'config.data.scales is {tuple(config.scales)}; expected one factor or '
       'more, all above 0, such as (0.5, 1.0, 2.0).'
     )
+  for key, limit in _LIMITS.items():
+    if not 0 <= config[key] <= limit:
+      raise UserError(
+        f'config.data.{key} is {config[key]}; it must be 0 (off) to {limit}.'
+      )
   if batch_size < 1 or batch_size % process_count:
     raise UserError(
       f'The batch size {batch_size} must be a positive multiple of the number '

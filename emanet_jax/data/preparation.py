@@ -1,13 +1,10 @@
 """Published files to a prepared data set, once."""
 
-import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import pathlib
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import ml_collections
 import tensorflow_datasets as tfds
@@ -16,6 +13,7 @@ from absl import logging
 from emanet_jax.data import datasets
 from emanet_jax.data.files import Files
 from emanet_jax.data.prepared import SUMMARY, Dataset, load_dataset
+from emanet_jax.data.scratch import alone
 from emanet_jax.data.spec import DatasetSpec
 from emanet_jax.data.survey import Survey, format_report
 from emanet_jax.errors import UserError
@@ -51,7 +49,7 @@ def open_dataset(
       splits=splits,
       allow_partial=config.allow_partial,
     )
-  dataset = load_dataset(directory)
+  dataset = _load(directory, config.manual_dir)
   if not config.allow_partial:
     _check_counts(dataset.spec, dataset.counts, directory, splits)
   for split in splits:
@@ -106,9 +104,9 @@ def prepare(
   """
   builder_class = datasets.get_dataset(name)
   target = prepared_directory(name, data_dir)
-  with _alone(_data_dir(data_dir), name) as scratch:
+  with alone(_data_dir(data_dir), name) as scratch:
     if target.exists():
-      return load_dataset(target)
+      return _load(target, manual_dir)
     spec, files = builder_class.SPEC, None
     if spec.download:
       root = _manual_root(spec, manual_dir, target)
@@ -145,48 +143,40 @@ def prepare(
   return dataset
 
 
+def _load(directory: pathlib.Path, manual_dir: str) -> Dataset:
+  """Opens a prepared set, unless another one of the same name is meant."""
+  dataset = load_dataset(directory)
+  logging.info('%s was prepared from %s', directory, dataset.origin)
+  is_published = datasets.get_dataset(dataset.spec.name).SPEC.classes
+  if (
+    manual_dir and not is_published and dataset.origin != str(_root(manual_dir))
+  ):
+    raise UserError(
+      f'{directory} was prepared from {dataset.origin}, not from {manual_dir}. '
+      'Give each folder a data_dir of its own, or delete the prepared one to '
+      'prepare it anew.'
+    )
+  return dataset
+
+
+def _root(manual_dir: str) -> pathlib.Path:
+  return pathlib.Path(manual_dir).expanduser().resolve()
+
+
 def _data_dir(data_dir: str) -> pathlib.Path:
   return pathlib.Path(data_dir or 'data').expanduser().resolve()
 
 
-@contextlib.contextmanager
-def _alone(data_dir: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
-  """Gives one process at a time an empty scratch folder for a data set.
-
-  The lock goes with its process, so whatever lies in the folder when the lock
-  is free was left by a preparation that was killed.
-  """
-  scratch = data_dir / f'.{name}.preparing'
-  try:
-    data_dir.mkdir(parents=True, exist_ok=True)
-    lock = open(data_dir / f'.{name}.lock', 'w')  # noqa: SIM115
-  except OSError as error:
-    raise UserError(
-      f'{data_dir} cannot be written to ({error}). Give another --data_dir.'
-    ) from error
-  with lock:
-    try:
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      logging.info('Waiting for another process that prepares %s.', name)
-      fcntl.flock(lock, fcntl.LOCK_EX)
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir()
-    try:
-      yield scratch
-    finally:
-      shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _write(builder: datasets.base.SegmentationBuilder, source: str) -> str:
+def _write(builder: datasets.base.SegmentationBuilder, origin: str) -> str:
   """Writes the records and reads them back; returns their folder."""
   tfds.disable_progress_bar()  # The survey logs the progress.
   written = pathlib.Path(builder.data_dir)
   try:
     builder.download_and_prepare()
+    builder.survey.check()
     summary = {
       'spec': dataclasses.asdict(builder.spec),
-      'source': source,
+      'origin': origin,
       'report': builder.survey.report(),
     }
     (written / SUMMARY).write_text(json.dumps(summary, indent=1))
@@ -215,7 +205,7 @@ def _manual_root(
       ' or --config.data.data_dir where it is prepared already). '
       f'{spec.download}'
     )
-  root = pathlib.Path(manual_dir).expanduser().resolve()
+  root = _root(manual_dir)
   if not root.exists():
     raise UserError(
       f'manual_dir {root} is no folder; expected the published '

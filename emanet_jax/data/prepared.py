@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 from emanet_jax.data.spec import DatasetSpec
 from emanet_jax.errors import UserError
 
-SUMMARY = 'preparation.json'  # beside the records: spec, source, report
+SUMMARY = 'preparation.json'  # beside the records: spec, origin, report
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,11 +22,13 @@ class Dataset:
     spec: Its classes, palette and published counts.
     directory: The folder of its ArrayRecord files.
     counts: Number of examples of every split that was prepared.
+    origin: The folder or archive that it was prepared from; '' = generated.
   """
 
   spec: DatasetSpec
   directory: pathlib.Path
   counts: Mapping[str, int]
+  origin: str = ''
 
   def num_examples(self, split: str) -> int:
     """Returns a split's size; raises UserError when it is not there."""
@@ -92,7 +94,8 @@ def load_dataset(directory: pathlib.Path) -> Dataset:
       'emanet_jax.tools.prepare_data NAME --manual_dir D --data_dir R.'
     )
   try:
-    spec = json.loads((directory / SUMMARY).read_text())['spec']
+    summary = json.loads((directory / SUMMARY).read_text())
+    spec = DatasetSpec.from_json(summary['spec'])
     splits = tfds.builder_from_directory(directory).info.splits
   except Exception as error:  # TFDS adds types of its own
     raise UserError(
@@ -100,4 +103,4 @@ def load_dataset(directory: pathlib.Path) -> Dataset:
       'point --config.data.data_dir to another.'
     ) from error
   counts = {split: info.num_examples for split, info in splits.items()}
-  return Dataset(DatasetSpec.from_json(spec), directory, counts)
+  return Dataset(spec, directory, counts, summary['origin'])

@@ -76,6 +76,15 @@ class Survey:
         f'--max_bad_share allows. The first are:\n{listed}'
       )
 
+  def check(self) -> None:
+    """Raises a UserError when a split has ended without a sound example."""
+    for split, state in self._splits.items():
+      if not state.images:
+        listed = '\n'.join(f'  {line}' for line in self.bad[-20:])
+        raise UserError(
+          f'{self._spec.name}: no example of {split} is sound:\n{listed}'
+        )
+
   def _log(self, split: str) -> None:
     now = time.monotonic()
     if now - self._logged < _LOG_SECONDS:
@@ -139,8 +148,8 @@ def format_report(report: Mapping[str, Any]) -> str:
     sizes = ', '.join(f'{k}: {v}' for k, v in split['longer_side'].items())
     lines += [
       f'{name}: {split["images"]} images within '
-      f'{"×".join(map(str, split["largest"]))} (height × width); longer side in '
-      f'pixels {sizes}',
+      f'{"×".join(map(str, split["largest"]))} (height × width); longer side '
+      f'in pixels {sizes}',
       f'  {len(present)} classes of {len(split["pixels"])}: '
       + ', '.join(f'{c} {100 * share:.2f} %' for share, c in present),
       f'  ignored: {100 * split["ignored"]:.2f} % of the pixels',

@@ -127,9 +127,11 @@ def apply(
     # Rounding must not mix padding into the last row and column.
     borderMode=cv2.BORDER_REPLICATE,
   )
-  # Columns first: taking rows is then copying them whole.
+  # The columns of the rows in use first: taking rows is copying them whole.
+  rows = _nearest(rows, crop.scale, height)
+  label = label[rows[0] : rows[-1] + 1]
   label = label.take(_nearest(columns, crop.scale, width), axis=1)
-  label = label.take(_nearest(rows, crop.scale, height), axis=0)
+  label = label.take(rows - rows[0], axis=0)
   return (
     cv2.copyMakeBorder(photo, *sides, value=PAD_COLOR),
     cv2.copyMakeBorder(label, *sides, value=IGNORE_LABEL),

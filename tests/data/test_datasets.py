@@ -40,7 +40,7 @@ def test_spec_is_consistent(name):
 
 
 def test_unknown_name_lists_the_known_ones():
-  with pytest.raises(UserError, match='camvid, .*shapes, voc2012'):
+  with pytest.raises(UserError, match=r'camvid, .*shapes, voc2012'):
     datasets.get_dataset('voc2013')
 
 

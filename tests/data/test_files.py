@@ -9,7 +9,8 @@ import zipfile
 
 import pytest
 
-from emanet_jax.data.files import Files, verify
+from emanet_jax.data.archives import verify
+from emanet_jax.data.files import Files
 from emanet_jax.errors import UserError
 from tests.data.layouts import pack
 

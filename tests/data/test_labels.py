@@ -57,7 +57,7 @@ def test_compressed_runs_decode(name):
     (';3200000T', 'cut short'),
     (';3200000', 'do not make 5x7'),
     (';32000005', 'do not make 5x7'),
-    ('SOSO', 'do not make 5x7'),
+    ('X1K', 'negative'),
   ],
 )
 def test_other_runs_are_refused(counts, message):

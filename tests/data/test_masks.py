@@ -106,11 +106,7 @@ KINDS = {
     saved(np.where(ALL == 255, 65535, ALL), dtype=np.uint16),
     ALL,
   ),
-  'grey with opaque alpha': (
-    PLAIN,
-    saved(with_alpha(ALL[..., None])),
-    ALL,
-  ),
+  'grey with opaque alpha': (PLAIN, saved(with_alpha(ALL[..., None])), ALL),
   'palette indices': (PLAIN, saved(ALL, palette=VOC), ALL),
   'palette indices as BMP': (PLAIN, saved(ALL, 'BMP', palette=VOC), ALL),
   'palette indices as TIFF': (PLAIN, saved(ALL, 'TIFF', palette=VOC), ALL),
@@ -133,11 +129,7 @@ KINDS = {
   'RGB as TIFF': (COLORED, saved(rgb(SOME), 'TIFF'), SOME),
   'RGB with opaque alpha': (COLORED, saved(with_alpha(rgb(SOME))), SOME),
   'RGB, ignored colour': (IGNORING, saved(rgb(ALL)), ALL),
-  'RGB of greys': (
-    GREY,
-    saved(np.dstack([[[0, 255, 85]]] * 3)),
-    [[0, 1, 2]],
-  ),
+  'RGB of greys': (GREY, saved(np.dstack([[[0, 255, 85]]] * 3)), [[0, 1, 2]]),
   'greys': (GREY, saved([[0, 255, 85]]), [[0, 1, 2]]),
   'greys of 1 bit': (GREY, packed(1, [[0, 1, 1]]), [[0, 1, 1]]),
   'greys of 2 bits': (GREY, packed(2, [[0, 3, 1]]), [[0, 1, 2]]),
@@ -181,11 +173,6 @@ FAULTS = {
     COLORED,
     saved(rgb(ALL)),
     ['(224, 224, 192) on 1 pixels.', 'Add them', 'smoothed edges'],
-  ),
-  'an unknown palette colour': (
-    COLORED,
-    saved(np.where(ALL == 255, 3, ALL), palette=palette(*COLORS, (1, 2, 3))),
-    ['(1, 2, 3) on 1 pixels'],
   ),
   'an index without colour': (
     COLORED,
@@ -243,11 +230,7 @@ FAULTS = {
     packed(16, SOME * 65536 + 65535, kind=4),
     ['16-bit', 'Save it as such a PNG'],
   ),
-  'fractions': (
-    PLAIN,
-    saved(ALL, 'TIFF', np.float32),
-    ['F pixels', 'Save it'],
-  ),
+  'fractions': (PLAIN, saved(ALL, 'TIFF', np.float32), ['F pixels']),
   'no image': (PLAIN, b'<html>', ['mask.png', 'cannot be decoded']),
 }
 

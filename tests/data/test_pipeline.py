@@ -1,39 +1,15 @@
-"""Order, sharding and resumption."""
+"""Order, sharding and augmentation."""
 
 import hashlib
-import itertools
-import json
 import time
 
+import cv2
 import numpy as np
 import pytest
 
 from emanet_jax.data import pipeline, transforms
 from emanet_jax.errors import UserError
-
-
-def take(iterator, count):
-  return list(itertools.islice(iterator, count))
-
-
-def assert_same(left, right):
-  for a, b in zip(left, right, strict=True):
-    np.testing.assert_array_equal(a['image'], b['image'])
-    np.testing.assert_array_equal(a['label'], b['label'])
-
-
-def train(shapes, *, batch_size=8, seed=0, index=0, count=1, **changes):
-  dataset, config = shapes
-  config = config.copy_and_resolve_references()
-  config.update(changes)
-  return pipeline.train_iterator(
-    dataset,
-    config,
-    batch_size=batch_size,
-    seed=seed,
-    process_index=index,
-    process_count=count,
-  )
+from tests.data.batches import assert_same, take, train
 
 
 def test_batches_have_the_promised_types(shapes):
@@ -82,86 +58,6 @@ def test_processes_share_the_global_batch(shapes, count):
       np.testing.assert_array_equal(merged, whole[step][key])
 
 
-@pytest.mark.parametrize('threads', [1, 3])
-def test_resumes_in_the_middle_of_an_epoch(tiny, threads):
-  iterator = train(tiny, batch_size=2)
-  take(iterator, 4)
-  state = json.loads(json.dumps(iterator.get_state()))
-  expected = take(iterator, 7)
-  fresh = train(tiny, batch_size=2, num_threads=threads)
-  next(fresh)  # A used iterator is rewound as well.
-  fresh.set_state(state)
-  assert_same(take(fresh, 7), expected)
-
-
-def test_resumes_with_another_number_of_processes(shapes):
-  first = train(shapes, index=1, count=2)
-  take(first, 3)
-  state = first.get_state()
-  expected = take(train(shapes), 5)[3:]
-  parts = []
-  for i in range(4):
-    part = train(shapes, index=i, count=4)
-    part.set_state(state)
-    parts.append(take(part, 2))
-  for step in range(2):
-    merged = np.stack([p[step]['image'] for p in parts], axis=1)
-    np.testing.assert_array_equal(
-      merged.reshape(expected[step]['image'].shape), expected[step]['image']
-    )
-
-
-def test_resumes_with_another_batch_size(shapes):
-  first = train(shapes, batch_size=8)
-  take(first, 3)
-  assert first.get_state()['position'] == 24
-  second = train(shapes, batch_size=4)
-  second.set_state(first.get_state())
-  expected = np.concatenate([b['image'] for b in take(first, 2)])
-  got = np.concatenate([b['image'] for b in take(second, 4)])
-  np.testing.assert_array_equal(got, expected)
-  assert first.get_state() == second.get_state()
-
-
-CHANGES = {
-  'crop_size': (65, 49),
-  'scales': ([0.5, 1.0, 1.5], [0.5, 1.0]),
-  'flip': (True, False),
-  'rotation': (0.0, 5.0),
-  'brightness': (0.0, 0.1),
-  'contrast': (0.0, 0.2),
-  'saturation': (0.0, 0.3),
-  'hue': (0.0, 0.4),
-  'blur': (0.0, 0.5),
-  'train_split': ('train', 'val'),
-}
-
-
-def test_a_state_made_otherwise_is_refused_with_every_difference(shapes):
-  first = train(shapes)
-  take(first, 2)
-  state = json.loads(json.dumps(first.get_state()))
-  other = train(shapes, seed=1, **{k: new for k, (_, new) in CHANGES.items()})
-  with pytest.raises(UserError, match='Set these values back') as caught:
-    other.set_state(state)
-  lines = str(caught.value).splitlines()[1:-1]
-  expected = {'num_examples': (512, 96), 'seed': (0, 1), **CHANGES}
-  assert lines == [
-    f'  {key}: then {old!r}, now {new!r}'
-    for key, (old, new) in sorted(expected.items())
-  ]
-  assert other.get_state()['position'] == 0
-  # What was made before there were such states is refused as well.
-  with pytest.raises(UserError, match=r"name: then '\(absent\)', now 'shapes'"):
-    other.set_state({'position': 4})
-
-
-def test_another_set_of_the_same_size_is_refused(shapes, tiny):
-  state = train(shapes).get_state()
-  with pytest.raises(UserError, match="name: then 'shapes', now 'camvid'"):
-    train(tiny).set_state(state)
-
-
 def test_order_and_draws_are_as_ever(shapes):
   # Labels, since the last digit of a photo is up to the machine.
   label = next(train(shapes, seed=3))['label']
@@ -199,6 +95,12 @@ def test_impossible_augmentations_are_refused(shapes, key, value, limits):
   message = rf'config.data.{key} is {value}; it must be 0 \(off\) to {limits}\.'
   with pytest.raises(UserError, match=message):
     train(shapes, **{key: value})
+
+
+def test_opencv_starts_no_threads_beside_the_readers(shapes):
+  cv2.setNumThreads(2)
+  next(train(shapes))
+  assert cv2.getNumThreads() == 1
 
 
 def test_batches_are_no_views_of_one_another(tiny):

@@ -186,6 +186,39 @@ def test_all_examples_of_a_shard_may_be_bad(camvid, tmp_path, monkeypatch):
   assert list(examples(dataset, 'val')) == ['val0', 'val1']
 
 
+def test_a_split_without_a_sound_example(camvid, tmp_path):
+  for i in range(2):
+    (camvid / 'val' / f'val{i}.{"png" if i % 2 else "jpg"}').write_bytes(b'')
+  with pytest.raises(
+    UserError, match=r'no example of val is sound:[\s\S]*val1'
+  ):
+    prepare('camvid', camvid, tmp_path / 'out', max_bad_share=1.0)
+  assert os.listdir(tmp_path / 'out') == ['.camvid.lock']
+
+
+def test_one_own_folder_is_not_taken_for_another(tmp_path, make_config):
+  for name in ('one', 'two'):
+    write_photo(tmp_path / name / 'images' / 'a.png')
+    write_photo(tmp_path / name / 'images' / 'b.png')
+    write_label(tmp_path / name / 'masks' / 'a.png', [0, 1])
+    write_label(tmp_path / name / 'masks' / 'b.png', [0, 1])
+    (tmp_path / name / 'classes.txt').write_text('ground\ncat\n')
+  dataset = prepare('folder', tmp_path / 'one', tmp_path / 'out')
+  assert dataset.origin == str(tmp_path / 'one')
+  assert prepare('folder', tmp_path / 'one', tmp_path / 'out') == dataset
+  config = make_config(
+    'folder', data_dir=str(tmp_path / 'out'), manual_dir=str(tmp_path / 'two')
+  )
+  for again in (
+    lambda: prepare('folder', tmp_path / 'two', tmp_path / 'out'),
+    lambda: open_dataset(config),
+  ):
+    with pytest.raises(UserError, match=r'from .*one, not from .*two'):
+      again()
+  config.manual_dir = ''
+  assert open_dataset(config) == dataset
+
+
 def test_the_report_counts_what_was_prepared(camvid, tmp_path):
   write_photo(camvid / 'train' / 'wide.png', 10, 500)
   write_label(camvid / 'trainannot' / 'wide.png', [3, 3, 3, 11], 10, 500)

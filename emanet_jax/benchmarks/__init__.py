@@ -1,0 +1,1 @@
+"""Measurements, one file a subject; `tools.benchmark` runs them."""

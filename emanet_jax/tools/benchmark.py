@@ -1,0 +1,75 @@
+"""How fast the parts are, on this machine.
+
+  python -m emanet_jax.tools.benchmark input
+
+measures the training input against the mere decoding of the same records and,
+where PyTorch is installed, the authors' input; on photos made up for it, or on
+a prepared data set: --data_dir=data --name=camvid --split=train.
+"""
+
+import json
+import os
+import pathlib
+import sys
+from typing import Any
+
+from absl import app, flags
+
+from emanet_jax.benchmarks import input as training_input
+from emanet_jax.benchmarks import photos
+from emanet_jax.config import default_config
+from emanet_jax.data import pipeline
+from emanet_jax.errors import UserError
+
+_SECONDS = flags.DEFINE_float('seconds', 30.0, 'Time to measure for.')
+_OUT = flags.DEFINE_string('out', '', 'JSON file to write the figures to.')
+_CROP = flags.DEFINE_integer('crop', 513, 'input: crop size, pixels.')
+_BATCH = flags.DEFINE_integer('batch', 16, 'input: examples of a batch.')
+_THREADS = flags.DEFINE_integer(
+  'threads', os.cpu_count(), 'input: reading threads.'
+)
+_PHOTOS = flags.DEFINE_integer(
+  'photos', 40, 'input: how many to make up.', lower_bound=1
+)
+_DATA_DIR = flags.DEFINE_string(
+  'data_dir', '', 'input: folder of prepared sets, instead of made-up photos.'
+)
+_NAME = flags.DEFINE_string('name', 'voc2012', 'input: the prepared set.')
+_SPLIT = flags.DEFINE_string('split', 'trainaug', 'input: its split.')
+
+
+def _input() -> tuple[dict[str, Any], str]:
+  config = default_config().data
+  config.name, config.train_split = _NAME.value, _SPLIT.value
+  config.crop_size, config.num_threads = _CROP.value, _THREADS.value
+  if _DATA_DIR.value:
+    config.data_dir, config.allow_partial = _DATA_DIR.value, True
+    dataset = pipeline.open_dataset(config, (_SPLIT.value,))
+  else:
+    records = photos.made_up(_PHOTOS.value)
+    dataset = photos.dataset_of(records, _SPLIT.value)
+  result = training_input.measure(
+    dataset, config, batch_size=_BATCH.value, seconds=_SECONDS.value
+  )
+  return result, training_input.table(result)
+
+
+# What there is to measure: → the figures, and a table of them.
+_BENCHMARKS = {'input': _input}
+
+
+def main(argv: list[str]) -> None:
+  """Runs one benchmark, prints its table and writes its figures."""
+  if len(argv) != 2 or argv[1] not in _BENCHMARKS:
+    raise app.UsageError(f'give one of {", ".join(_BENCHMARKS)}')
+  try:
+    result, text = _BENCHMARKS[argv[1]]()
+  except (UserError, OSError) as error:
+    sys.exit(f'error: {error}')
+  print(text)
+  if _OUT.value:
+    pathlib.Path(_OUT.value).write_text(json.dumps(result, indent=2) + '\n')
+
+
+if __name__ == '__main__':
+  app.run(main)
