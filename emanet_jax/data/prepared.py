@@ -28,7 +28,7 @@ class Dataset:
   spec: DatasetSpec
   directory: pathlib.Path
   counts: Mapping[str, int]
-  origin: str = ''
+  origin: str = dataclasses.field(default='', kw_only=True)
 
   def num_examples(self, split: str) -> int:
     """Returns a split's size; raises UserError when it is not there."""
@@ -103,4 +103,4 @@ def load_dataset(directory: pathlib.Path) -> Dataset:
       'point --config.data.data_dir to another.'
     ) from error
   counts = {split: info.num_examples for split, info in splits.items()}
-  return Dataset(spec, directory, counts, summary['origin'])
+  return Dataset(spec, directory, counts, origin=summary['origin'])
