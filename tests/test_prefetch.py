@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from emanet_jax import sharding, train
+from emanet_jax.data.datasets import shapes
 from emanet_jax.data.iterator import TrainIterator
+from emanet_jax.data.prepared import Dataset
 from emanet_jax.metric_writer import read_metrics
 from emanet_jax.prefetch import DevicePrefetch
 from emanet_jax.train_state import TrainState
@@ -125,12 +127,13 @@ def run(monkeypatch, tmp_path):
   def run(data_seconds, step_seconds, steps=12):
     source, saved = Numbered(data_seconds), []
     state = TrainState(jnp.zeros((), jnp.int32), {}, {}, {})
+    dataset = Dataset(shapes.SPEC, tmp_path, {})
 
     def evaluated(*unused, **also_unused):
       raise SystemExit('trained')
 
     for owner, name, value in (
-      (train.pipeline, 'open_dataset', lambda *a, **k: None),
+      (train.pipeline, 'open_dataset', lambda *a, **k: dataset),
       (train.pipeline, 'train_iterator', lambda *a, **k: source),
       (train, '_first_or_latest', lambda *a, **k: state),
       (train, '_compile_step', lambda *a, **k: slow_step(step_seconds)),
