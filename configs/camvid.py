@@ -1,10 +1,12 @@
 """CamVid road scenes, EMANet-512 with ResNet-50 from ImageNet weights.
 
-Data: 480×360 frames as SegNet published them, in MANUAL: train/ trainannot/
-val/ valannot/ (367 and 101 images; test/ testannot/ where you have them).
+Data: 480×360 frames as SegNet published them, in D: train/ trainannot/ val/
+valannot/ (367 and 101 images; test/ testannot/ where you have them); prepared
+once into R.
 
+  python -m emanet_jax.tools.prepare_data camvid --manual_dir D --data_dir R
   python -m emanet_jax.main --config configs/camvid.py --workdir runs/camvid \
-      --config.init_from=pretrained/resnet50 --config.data.manual_dir=MANUAL
+      --config.data.data_dir=R --config.init_from=pretrained/resnet50
 
 The recipe is VOC's with shorter training and crops for the smaller images; it
 is ours, EMANet's authors did not use CamVid. For orientation, published test

@@ -1,9 +1,10 @@
 """CamVid road scenes from scratch, a small network for two CPU cores.
 
-Data as in configs/camvid.py.
+Data as in configs/camvid.py, prepared once.
 
+  python -m emanet_jax.tools.prepare_data camvid --manual_dir D --data_dir R
   python -m emanet_jax.main --config configs/camvid_small.py \
-      --workdir runs/camvid_small --config.data.manual_dir=MANUAL
+      --workdir runs/camvid_small --config.data.data_dir=R
 
 A narrow ResNet (8 bottlenecks, widths 16 to 128 before expansion) at output
 stride 8, EM attention of 128 channels and 64 bases; 3000 steps of 8 crops of

@@ -11,9 +11,9 @@ Data: cocostuff-10k-v1.1.zip, or what it unpacks to, in D; prepared once into R
 
 Weights as in configs/voc.py. Scores of the paper on the test split: mIoU 39.9,
 and 37.6 with ResNet-50 (--config.model.backbone.depth=50 and its weights). Not
-run here yet: no time or score of ours to give. Every value is the authors': in
-their words (issue 19 of their repository) crops of 513², 30000 steps, rate
-9e-3 and almost the same settings as for VOC, which are the defaults.
+run here yet: no time or score of ours to give. Every value is the authors': as
+they answered in their repository, crops of 513², 30000 steps, rate 9e-3 and
+almost the same settings as for VOC, which are the defaults.
 
 The set is published as 9000 training and 1000 test photos, both with labels:
 the evaluations during training are on the split that is reported.

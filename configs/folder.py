@@ -1,17 +1,23 @@
 """Your own photos and masks, EMANet-512 with ResNet-50 from ImageNet weights.
 
 Data: images/ and masks/ with files of the same names and classes.txt, in D (or
-an export of labelme or CVAT, or lists of pairs; which of them are for training
-and what masks may hold is in emanet_jax/data/datasets/folder.py). The number of
-classes comes from classes.txt; nothing here depends on it.
+what labelme2voc.py or CVAT's "Segmentation mask" export, or lists of pairs;
+which of them are for training and what masks may hold is in
+emanet_jax/data/datasets/folder.py). The number of classes comes from
+classes.txt; nothing here depends on it.
+
+Crops for training are cut at photos' native size, and evaluation runs at it:
+shrink photos of a phone first, to about 1000 pixels, and masks with them, by
+nearest neighbour, which makes no new values.
 
   python -m emanet_jax.tools.prepare_data folder --manual_dir D --data_dir R
   python -m emanet_jax.tools.prepare_data folder --data_dir R --preview
   python -m emanet_jax.main --config configs/folder.py --workdir runs/mine \
       --config.data.data_dir=R --config.init_from=pretrained/resnet50
 
-Look at the preview before training: it shows crops with their labels. R holds
-one folder's records: give another set another R, and delete R to read D anew.
+Look at the preview before training: it shows crops with their labels, and
+stripes where nothing is scored. R holds one folder's records: give another set
+another R, and delete R/folder to read D anew.
 
 Two classes, such as object or not: masks of 0 and 1 need their two names in
 classes.txt, a line each. In masks of 0 and 255, 255 would be ignored, so

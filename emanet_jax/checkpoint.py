@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import ml_collections
+import numpy as np
 import orbax.checkpoint as ocp
 
 from emanet_jax.config import as_plain_dict, differences
@@ -89,8 +90,9 @@ def restore(
     UserError: The step cannot be read, or was made with other data; the
       iterator is left as it was.
   """
-  items = _restore_latest(
+  items = _restore(
     manager,
+    manager.latest_step(),
     state=ocp.args.StandardRestore(abstract_state),
     data=ocp.args.JsonRestore(),
   )
@@ -102,20 +104,22 @@ def restore(
 
 
 def restore_variables(
-  manager: ocp.CheckpointManager, sharding: jax.sharding.Sharding
+  manager: ocp.CheckpointManager,
+  sharding: jax.sharding.Sharding,
+  step: int | None = None,
 ) -> dict:
-  """The latest step's `params`, `batch_stats` and `bases`, so sharded."""
-  saved = manager.item_metadata(manager.latest_step())['state'].tree
+  """A step's `params`, `batch_stats` and `bases`, so sharded; the latest's."""
+  step = manager.latest_step() if step is None else step
+  saved = manager.item_metadata(step)['state'].tree
   abstract = abstract_like(saved, sharding)
-  items = _restore_latest(manager, state=ocp.args.StandardRestore(abstract))
+  items = _restore(manager, step, state=ocp.args.StandardRestore(abstract))
   state = items['state']
   return {'params': state['params'], **state['model_state']}
 
 
-def _restore_latest(
-  manager: ocp.CheckpointManager, **items
+def _restore(
+  manager: ocp.CheckpointManager, step: int, **items
 ) -> ocp.args.Composite:
-  step = manager.latest_step()
   try:
     return manager.restore(step, args=ocp.args.Composite(**items))
   except Exception as error:  # a damaged step raises a dozen types
@@ -132,7 +136,7 @@ def check_config(
   *,
   evaluating: bool = False,
 ) -> None:
-  """Refuses a configuration that the latest checkpoint was not made with.
+  """Refuses a configuration that the latest checkpoint cannot be used with.
 
   Args:
     manager: Has at least one step.
@@ -141,10 +145,12 @@ def check_config(
       network what its weights depend on.
 
   Raises:
-    UserError: Naming every differing key, with both values.
+    UserError: Naming every differing key, with both values; or that there is
+      more to such a use than converted weights hold.
   """
   step = manager.latest_step()
-  items = _restore_latest(manager, config=ocp.args.JsonRestore())
+  _check_content(manager, step, evaluating)
+  items = _restore(manager, step, config=ocp.args.JsonRestore())
   differing = differences(items['config'], config, evaluating=evaluating)
   if differing:
     raise UserError(
@@ -154,38 +160,83 @@ def check_config(
     )
 
 
-def save_variables(directory: str | Path, variables: dict) -> None:
-  """Writes weights alone, for `config.init_from`.
+def _check_content(manager, step: int, evaluating: bool) -> None:
+  folder = manager.directory / str(step)
+  init_from = f'--config.init_from={manager.directory.parent}'
+  if not evaluating and not (folder / 'data').exists():
+    raise UserError(
+      f'{folder} holds weights, not a run to go on with; train in another '
+      f'--workdir, with {init_from}'
+    )
+  saved = manager.item_metadata(step)['state'].tree
+  if 'head' not in saved['params']:
+    raise UserError(
+      f'{folder} holds the weights of a backbone alone, which predict nothing; '
+      f'train with {init_from}'
+    )
+
+
+def save_weights(
+  workdir: str | Path,
+  variables: dict,
+  config: ml_collections.ConfigDict,
+  step: int,
+) -> None:
+  """Writes a workdir that holds weights: to evaluate, or for `init_from`.
+
+  Args:
+    workdir: Is not there yet.
+    variables: Of a network, or of its backbone alone.
+    config: What a run with such a network is configured with.
+    step: Updates behind them.
 
   Raises:
     UserError: Something is there already.
   """
-  path = Path(directory).absolute()
+  path = Path(workdir).absolute()
   if path.exists():
     raise UserError(f'{path} exists; give a new folder, or delete it first')
-  with ocp.StandardCheckpointer() as checkpointer:
-    checkpointer.save(path, variables)
+  state = {
+    'step': np.int32(step),
+    'params': variables['params'],
+    'model_state': {k: v for k, v in variables.items() if k != 'params'},
+  }
+  with open_manager(path, keep=1) as manager:
+    manager.save(
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardSave(state),
+        config=ocp.args.JsonSave(as_plain_dict(config)),
+      ),
+    )
 
 
-def load_variables(directory: str | Path) -> dict:
-  """Reads what `save_variables` wrote.
+def load_weights(place: str | Path) -> tuple[dict, int]:
+  """Reads the variables of a workdir, or of one step of it.
+
+  Args:
+    place: A workdir (its latest step is taken), or WORKDIR/checkpoints/STEP.
+
+  Returns:
+    The variables as NumPy arrays, and the step.
 
   Raises:
     UserError: It is not there or cannot be read.
   """
-  path = Path(directory).absolute()
-  if not path.is_dir():
-    raise UserError(
-      f'init_from: {path} is not a folder; write one with python -m '
-      'emanet_jax.tools.convert_torch SRC.pth DST'
-    )
-  try:
-    with ocp.StandardCheckpointer() as checkpointer:
-      return checkpointer.restore(path)
-  except Exception as error:  # a damaged folder raises a dozen types
-    raise UserError(
-      f'init_from: {path} cannot be read ({error}); convert it again'
-    ) from error
+  path, step = Path(place).absolute(), None
+  if path.name.isdecimal() and path.parent.name == 'checkpoints':
+    path, step = path.parents[1], int(path.name)
+  with open_manager(path) as manager:
+    steps = sorted(manager.all_steps())
+    if not steps or step not in (None, *steps):
+      raise UserError(
+        f'{place} is no checkpoint: there are the steps {steps} in '
+        f'{manager.directory}; give a --workdir that was trained in, a folder '
+        'that tools.convert_torch wrote, or WORKDIR/checkpoints/STEP'
+      )
+    step = steps[-1] if step is None else step
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.device_get(restore_variables(manager, device, step)), step
 
 
 def abstract_like(tree, sharding: jax.sharding.Sharding):

@@ -11,6 +11,7 @@ import ml_collections
 # What may differ between a checkpoint and the run that goes on from it: none of
 # it changes a single number of the training.
 _FREE = (
+  'init_backbone_only',
   'init_from',
   'data.allow_partial',
   'data.data_dir',
@@ -20,6 +21,7 @@ _FREE = (
   'data.prefetch',
   'eval.',
   'model.head.eval_stages',
+  'predict.',
   'train.checkpoint_every',
   'train.eval_every',
   'train.keep_checkpoints',
@@ -28,12 +30,14 @@ _FREE = (
 
 # What else may differ for an evaluation: the weights mean the same.
 _FREE_IN_EVALUATION = (
+  'model.auxiliary_head.',
   'model.backbone.multi_grid',
   'model.backbone.output_stride',
   'model.dtype',
   'model.head.dropout_rate',
   'model.head.gradient',
   'model.head.momentum',
+  'model.head.renormalize',
   'model.norm_momentum',
 )
 
@@ -42,14 +46,17 @@ def default_config() -> ml_collections.ConfigDict:
   """The authors' network and recipe (VOC 2012, ResNet-101, output stride 8)."""
   config = ml_collections.ConfigDict()
   config.seed = 0  # of initialisation, dropout, shuffling and augmentation
-  # Weights to start from: a folder that tools.convert_torch wrote; '' = none.
+  # Weights to start from: a workdir, of a run or of tools.convert_torch, or
+  # one of its steps (W/checkpoints/2000); '' = none.
   config.init_from = ''
+  config.init_backbone_only = False  # leave its head, even where it fits
   config.model = _model()
   config.data = _data()
   config.loss = _loss()
   config.optimizer = _optimizer()
   config.train = _train()
   config.eval = _eval()
+  config.predict = _predict()
   return config.lock()  # so that a misspelt key is an error
 
 
@@ -70,15 +77,21 @@ def _model() -> ml_collections.ConfigDict:
   head.name = 'ema'
   head.channels = 512
   head.out_channels = 256
+  head.concat_input = False  # one 3×3 more, on the backbone's features beside
   head.dropout_rate = 0.1
   head.num_bases = 64  # K
   head.num_stages = 3  # T in training
   head.eval_stages = 0  # T in evaluation; 0 = as in training
   head.momentum = 0.9  # α, of the bases' moving average
+  head.renormalize = False  # normalise the batch mean that enters it
   head.temperature = 1.0  # λ
   head.basis_norm = 'l2'  # 'l2', 'layer' or 'none'
   head.maintenance = 'moving_average'  # or 'parameter', 'none'
   head.gradient = 'cut'  # through EM: 'cut', 'last' or 'full'
+  auxiliary = model.auxiliary_head = ml_collections.ConfigDict()
+  auxiliary.weight = 0.0  # of its loss beside the main one; 0 = no such head
+  auxiliary.channels = 256
+  auxiliary.dropout_rate = 0.1
   return model
 
 
@@ -144,8 +157,37 @@ def _train() -> ml_collections.ConfigDict:
 def _eval() -> ml_collections.ConfigDict:
   evaluation = ml_collections.ConfigDict()
   evaluation.batch_size = 8
+  # Images share batches of few shapes: 0 = one for the whole split, or each
+  # side rounded up to one more than a multiple of this. The results are equal;
+  # more shapes waste less on padding, but each is compiled. The output stride
+  # gives every image just its own size.
+  evaluation.shape_step = 0
   evaluation.num_pictures = 8  # examples on the overlay and attention pages
+  # Average over views, in evaluation and prediction; not while training.
+  evaluation.multi_scale = False
+  evaluation.scales = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+  evaluation.flip = True  # each scale also mirrored left to right
+  evaluation.window = 0  # pixels; looks through sliding windows, 0 = does not
+  evaluation.window_stride = 0  # pixels between windows
   return evaluation
+
+
+def _predict() -> ml_collections.ConfigDict:
+  """How photos are looked at is said by `eval`."""
+  prediction = ml_collections.ConfigDict()
+  prediction.input = ''  # a photo, a folder of them, or a quoted glob pattern
+  prediction.split = ''  # instead of it: a split of a prepared data set
+  prediction.dataset = ''  # that set, '' = data.name; as voc2012_test
+  prediction.output = ''  # folder of the results; '' = WORKDIR/predict
+  prediction.overwrite = False  # results that exist
+  prediction.probabilities = False  # of all classes too: h×w×classes float16
+  prediction.attention = False  # pages on the bases of EM attention
+  prediction.bases = ()  # to be drawn there; () = those that differ most
+  prediction.pixel = ()  # (row, column): which bases own it, and where they are
+  # Instead of label maps, an archive for a test server: 'voc2012',
+  # 'cityscapes' or 'ade20k'.
+  prediction.submission = ''
+  return prediction
 
 
 def differences(
@@ -167,6 +209,8 @@ def differences(
     checked = ('model.', 'data.name')
     free = (*_FREE, *_FREE_IN_EVALUATION)
   then, now, absent = _flat(saved), _flat(as_plain_dict(config)), '(absent)'
+  if evaluating and then.get('data.name') == '':  # of converted weights
+    then['data.name'] = now['data.name']
   return [
     f'  {key}: checkpoint {then.get(key, absent)!r}, '
     f'now {now.get(key, absent)!r}'

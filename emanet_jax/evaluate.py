@@ -1,8 +1,8 @@
 """A split to scores: one confusion matrix over all of its images."""
 
+import functools
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -11,10 +11,20 @@ import ml_collections
 import numpy as np
 from jax.experimental import multihost_utils
 
-from emanet_jax import checkpoint, inference, metrics, report, sharding
+from emanet_jax import (
+  batching,
+  checkpoint,
+  inference,
+  metrics,
+  report,
+  sharding,
+)
+from emanet_jax.config import as_plain_dict
 from emanet_jax.data import pipeline
 from emanet_jax.data.spec import IGNORE_LABEL
 from emanet_jax.errors import UserError
+from emanet_jax.extremes import Extremes, image_scores
+from emanet_jax.inference import SINGLE_SCALE, Protocol
 from emanet_jax.models.segmenter import create_model
 from emanet_jax.report import Evaluation
 
@@ -37,69 +47,96 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str) -> Evaluation:
   model = create_model(config.model, dataset.spec.num_classes)
   mesh = sharding.create_mesh(jax.local_devices())
   evaluation = run_split(
-    create_eval_step(model, dataset.spec.num_classes),
+    model,
     checkpoint.restore_variables(manager, sharding.replicated(mesh)),
     dataset,
     config.data.eval_split,
+    create_eval_step(
+      model, dataset.spec.num_classes, inference.create_protocol(config.eval)
+    ),
     batch_size=config.eval.batch_size,
-    stride=config.model.backbone.output_stride,
+    shape_step=config.eval.shape_step,
     num_pictures=config.eval.num_pictures,
   )
   if jax.process_index() == 0:
-    report.write(workdir, evaluation, dataset.spec, manager.latest_step())
+    report.write(
+      workdir,
+      evaluation,
+      dataset.spec,
+      manager.latest_step(),
+      as_plain_dict(config),
+    )
   return evaluation
 
 
 def check(config: ml_collections.ConfigDict) -> None:
   """Raises a UserError for values of the `eval` part that cannot be."""
-  if config.eval.batch_size < 1 or config.eval.num_pictures < 0:
+  options = config.eval
+  for key, least in (('batch_size', 1), ('num_pictures', 0), ('shape_step', 0)):
+    if options[key] < least:
+      raise UserError(f'eval.{key} is {options[key]}; it must be ≥ {least}')
+  step, stride = options.shape_step, config.model.backbone.output_stride
+  if step % stride:
     raise UserError(
-      'eval.batch_size must be ≥ 1 and eval.num_pictures ≥ 0; got '
-      f'{config.eval.batch_size} and {config.eval.num_pictures}'
+      f'eval.shape_step is {step}; give 0, or a multiple of '
+      f'model.backbone.output_stride, {stride}'
     )
+  inference.create_protocol(options)
 
 
-def create_eval_step(model: nn.Module, num_classes: int) -> Callable:
-  """The jitted (variables, batch) → confusion matrix, predictions, sown."""
+def create_eval_step(
+  model: nn.Module, num_classes: int, protocol: Protocol = SINGLE_SCALE
+) -> Callable:
+  """The (variables, batch) → confusion matrices, predictions, sown.
+
+  A matrix for each image, int32 [b, classes, classes]; predictions are uint8
+  [b, h, w]. All stays on the devices; one compilation a shape and scale.
+  """
+  predict = inference.create_predictor(model, protocol)
 
   @jax.jit
+  def count(probabilities, label):
+    prediction = jnp.argmax(probabilities, axis=-1).astype(jnp.uint8)
+    confusion = functools.partial(
+      metrics.confusion_matrix,
+      num_classes=num_classes,
+      ignore_label=IGNORE_LABEL,
+    )
+    return jax.vmap(confusion)(label, prediction), prediction
+
   def eval_step(variables, batch):
-    logits, sown = inference.predict_logits(
-      model, variables, batch['image'], batch['size']
-    )
-    prediction = jnp.argmax(logits, axis=-1).astype(jnp.uint8)
-    confusion = metrics.confusion_matrix(
-      batch['label'], prediction, num_classes, IGNORE_LABEL
-    )
-    return confusion, prediction, sown.get('responsibilities')
+    probabilities, sown = predict(variables, batch['image'], batch['size'])
+    return *count(probabilities, batch['label']), sown.get('responsibilities')
 
   return eval_step
 
 
 def run_split(
-  eval_step: Callable,
+  model: nn.Module,
   variables: dict,
   dataset: pipeline.Dataset,
   split: str,
+  eval_step: Callable,
   *,
   batch_size: int,
-  stride: int,
+  shape_step: int,
   num_pictures: int,
 ) -> Evaluation:
   """Evaluates every image of a split at its native size, once.
 
-  Images are batched with others of the same padded size, which gives each one
-  the logits that it gets alone; the last batch of each size is filled up with
+  Images share batches of few shapes, by default of one for the whole split, in
+  which each has the logits that it has alone; a last batch is filled up with
   empty images that no pixel counts of. Processes share the images out and sum
   their confusion matrices.
 
   Args:
-    eval_step: From `create_eval_step`.
+    model: The network.
     variables: Of the model, on this process's devices.
     dataset: The prepared data set.
     split: Its split.
+    eval_step: From `create_eval_step`.
     batch_size: Images at a time, rounded up to this process's devices.
-    stride: The network's output stride, which the padding depends on.
+    shape_step: See `batching.batch_shape`.
     num_pictures: First images to return in `pictures`.
   """
   start = time.monotonic()
@@ -111,68 +148,76 @@ def run_split(
     process_index=jax.process_index(),
     process_count=jax.process_count(),
   )
-  classes = dataset.spec.num_classes
-  confusion = np.zeros((classes, classes), np.int64)
-  count, shapes, pictures = 0, set(), []
-  for group, size in same_size_groups(examples, batch_size, stride):
-    batch = _collate(group, size, batch_size)
-    shapes.add(size)
-    counts, prediction, responsibilities = eval_step(
-      variables, jax.device_put(batch, sharding.batch_sharding(mesh))
-    )
-    confusion += np.asarray(counts)
-    count += len(group)
-    if any(example['index'] < num_pictures for example in group):
-      pictures += _pictures(group, size, prediction, responsibilities)
-  confusion = _sum_over_processes(confusion)
-  count = _sum_over_processes(np.array([count], np.int64))[0]
+  shape_of = functools.partial(
+    batching.batch_shape,
+    largest=dataset.largest(split),
+    step=shape_step,
+    stride=model.output_stride,
+  )
+  tally = _Tally(dataset.spec.num_classes, num_pictures)
+  shapes, running = set(), None
+  for group, shape in batching.same_shape_groups(
+    examples, batch_size, shape_of
+  ):
+    shapes.add(shape)
+    batch = batching.collate(group, shape, batch_size)
+    batch = jax.device_put(batch, sharding.batch_sharding(mesh))
+    outputs = eval_step(variables, batch)
+    # Counted while the devices are at the next batch.
+    if running:
+      tally.add(*running)
+    running = group, shape, outputs
+  if running:
+    tally.add(*running)
+  total = _sum_over_processes(tally.confusion)
+  count = _sum_over_processes(np.array([tally.num_images], np.int64))[0]
   return Evaluation(
-    confusion,
+    total,
     int(count),
     len(shapes),
     time.monotonic() - start,
-    sorted(pictures, key=lambda p: p['index'])[:num_pictures],
+    sorted(tally.pictures, key=lambda p: p['index'])[:num_pictures],
+    best=tally.extremes.best,
+    worst=tally.extremes.worst,
   )
 
 
-def same_size_groups(
-  examples: Iterable[dict], batch_size: int, stride: int
-) -> Iterator[tuple[list[dict], tuple[int, int]]]:
-  """Examples in groups of one padded size: full ones first, then the rest."""
-  waiting = defaultdict(list)
-  for index, example in enumerate(examples):
-    size = inference.padded_size(*example['label'].shape, stride)
-    waiting[size].append({**example, 'index': index})
-    if len(waiting[size]) == batch_size:
-      yield waiting.pop(size), size
-  for size, group in waiting.items():
-    yield group, size
+class _Tally:
+  """What has been counted so far."""
+
+  def __init__(self, num_classes: int, num_pictures: int):
+    self.confusion = np.zeros((num_classes, num_classes), np.int64)
+    self.num_images = 0
+    self.pictures: list[dict] = []
+    self.extremes = Extremes(min(4, num_pictures))
+    self._num_pictures = num_pictures
+
+  def add(self, group, shape, outputs) -> None:
+    """Waits for a batch's outputs and counts its group."""
+    confusion, prediction, responsibilities = outputs
+    confusion = np.asarray(confusion)
+    self.confusion += confusion.sum(0, dtype=np.int64)
+    self.num_images += len(group)
+    for i, example in enumerate(group):
+      z = None if responsibilities is None else responsibilities[i]
+      make = functools.partial(_picture, example, shape, prediction[i], z)
+      self.extremes.add(confusion[i], make)
+      if example['index'] < self._num_pictures:
+        self.pictures.append({**make(), **image_scores(confusion[i])})
 
 
-def _collate(group, size, batch_size) -> dict[str, np.ndarray]:
-  label = np.full((batch_size, *size), IGNORE_LABEL, np.uint8)
-  for i, example in enumerate(group):
-    height, width = example['label'].shape
-    label[i, :height, :width] = example['label']
-  images = [example['image'] for example in group]
-  return {'label': label, **inference.pad_images(images, size, batch_size)}
-
-
-def _pictures(group, size, prediction, responsibilities) -> list[dict]:
-  """The group's examples with what the network made of them, native size."""
-  prediction = np.asarray(prediction)
-  pictures = []
-  for i, example in enumerate(group):
-    height, width = example['label'].shape
-    picture = {**example, 'prediction': prediction[i, :height, :width]}
-    if responsibilities is not None:
-      z = np.asarray(responsibilities[i])
-      # Feature pixels whose centre lies inside the photo.
-      rows = 1 + (height - 1) * (z.shape[0] - 1) // max(size[0] - 1, 1)
-      cols = 1 + (width - 1) * (z.shape[1] - 1) // max(size[1] - 1, 1)
-      picture['responsibilities'] = z[:rows, :cols]
-    pictures.append(picture)
-  return pictures
+def _picture(example, shape, prediction, responsibilities) -> dict:
+  """The example with what the network made of it, at native size."""
+  height, width = example['label'].shape
+  prediction = np.asarray(prediction)[:height, :width]
+  picture = {**example, 'prediction': prediction}
+  if responsibilities is not None:
+    z = np.asarray(responsibilities)
+    # Feature pixels whose centre lies inside the photo.
+    rows = 1 + (height - 1) * (z.shape[0] - 1) // max(shape[0] - 1, 1)
+    cols = 1 + (width - 1) * (z.shape[1] - 1) // max(shape[1] - 1, 1)
+    picture['responsibilities'] = z[:rows, :cols]
+  return picture
 
 
 def _sum_over_processes(counts: np.ndarray) -> np.ndarray:

@@ -1,42 +1,85 @@
-"""Images to predictions: the one inference path.
+"""Images to probabilities: the one inference path.
 
-A network is run on an image padded at the bottom and the right, so that each
-side is one more than a multiple of its output stride: then the corners of the
-features lie on corners of the image, as corner-aligned upsampling wants. The
-padding is zero after normalisation, as the authors have it.
+Images of any size share one batch of a fixed shape, each in its top left
+corner, and each gets what it would get alone: so a data set needs one
+compilation a scale.
 """
 
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
-from flax import traverse_util
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import UInt8
 
-from emanet_jax.array import Array
-from emanet_jax.models.segmenter import normalize
+from emanet_jax.errors import UserError
+from emanet_jax.models.layers import inside
+from emanet_jax.views import view_logits
 
 
-def padded_size(height: int, width: int, stride: int) -> tuple[int, int]:
-  """Height and width rounded up to 1 modulo the stride."""
-  up = [-(-(length - 1) // stride) * stride + 1 for length in (height, width)]
-  return up[0], up[1]
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+  """How an image is looked at; probabilities are averaged over the views.
+
+  Attributes:
+    scales: Factors on height and width.
+    flip: Whether each scale is looked at mirrored, too.
+    window: Side of the square windows that slide over an image, pixels; 0:
+      the whole image at once.
+    stride: Between windows, pixels. Where windows overlap, logits are averaged.
+  """
+
+  scales: tuple[float, ...] = (1.0,)
+  flip: bool = False
+  window: int = 0
+  stride: int = 0
+
+
+SINGLE_SCALE = Protocol()
+
+
+def create_protocol(config: ml_collections.ConfigDict) -> Protocol:
+  """The protocol of the `eval` part of a configuration, checked.
+
+  Raises:
+    UserError: An impossible value.
+  """
+  window, stride = config.window, config.window_stride
+  if window < 0 or (window and not 0 < stride <= window):
+    raise UserError(
+      f'eval.window is {window} and eval.window_stride {stride}; give 0 for '
+      'whole images, or a window and a stride of 1 to the window'
+    )
+  if not config.scales or min(config.scales) <= 0:
+    raise UserError(
+      f'eval.scales is {tuple(config.scales)}; give one factor or more, above 0'
+    )
+  if not config.multi_scale:
+    return Protocol(window=window, stride=stride)
+  return Protocol(tuple(config.scales), config.flip, window, stride)
 
 
 def pad_images(
-  images: list[UInt8[np.ndarray, '_ _ 3']], size: tuple[int, int], count: int
+  images: Sequence[UInt8[np.ndarray, '_ _ 3']],
+  shape: tuple[int, int],
+  count: int,
 ) -> dict[str, np.ndarray]:
   """Images in the top left corners of a batch of a fixed shape.
 
   Args:
-    images: At most `count`, none larger than `size`.
-    size: Height and width of the batch.
+    images: At most `count`, none larger than `shape`.
+    shape: Height and width of the batch.
     count: Images in the batch; those beyond len(images) have size zero.
 
   Returns:
-    `image` uint8 [count, *size, 3] and `size` int32 [count, 2], the native
+    `image` uint8 [count, *shape, 3] and `size` int32 [count, 2], the native
     heights and widths.
   """
-  batch = np.zeros((count, *size, 3), np.uint8)
+  batch = np.zeros((count, *shape, 3), np.uint8)
   sizes = np.zeros((count, 2), np.int32)
   for i, image in enumerate(images):
     batch[i, : image.shape[0], : image.shape[1]] = image
@@ -44,32 +87,49 @@ def pad_images(
   return {'image': batch, 'size': sizes}
 
 
-def predict_logits(
-  model: nn.Module,
-  variables: dict,
-  image: UInt8[Array, 'b h w 3'],
-  size: Int[Array, 'b 2'],
-) -> tuple[Float[Array, 'b h w classes'], dict[str, Array]]:
-  """Runs the network in evaluation mode; pure, to be jitted.
+def create_predictor(model: nn.Module, protocol: Protocol) -> Callable:
+  """Returns the function that looks at images, compiled for each scale.
 
   Args:
     model: The network.
-    variables: Its variables.
-    image: RGB, padded to an accepted size (`padded_size`).
-    size: Native height and width of each image.
+    protocol: The views.
 
   Returns:
-    Logits at the padded size, float32; and what the head sowed, by name:
-    `responsibilities` [b, h', w', k] and `bases` [b, k, c] for EMA.
+    (variables, image uint8 [b, h, w, 3], size [b, 2]) → probabilities float32
+    [b, h, w, classes], zero outside an image; and what the head sowed at the
+    scale nearest to 1, by name: for EMA `responsibilities` [b, h', w', k] and
+    `bases` [b, k, c]; nothing with windows. One compilation for each scale and
+    shape of the batch.
   """
-  rows = jnp.arange(image.shape[1])[:, None] < size[:, 0, None, None]
-  cols = jnp.arange(image.shape[2]) < size[:, 1, None, None]
-  inside = (rows & cols)[..., None]
-  logits, sown = model.apply(
-    variables,
-    jnp.where(inside, normalize(image), 0),
-    train=False,
-    mutable=['intermediates'],
-  )
-  leaves = traverse_util.flatten_dict(sown.get('intermediates', {}))
-  return logits, {path[-1]: values[-1] for path, values in leaves.items()}
+
+  @functools.partial(jax.jit, static_argnames='scale')
+  def view(variables, image, size, mirrored, *, scale):
+    logits, sown = view_logits(
+      model,
+      variables,
+      image,
+      size,
+      scale=scale,
+      mirrored=mirrored if protocol.flip else None,
+      window=protocol.window,
+      stride=protocol.stride,
+    )
+    here = inside(size, image.shape[1:3])[..., None]
+    return jnp.where(here, jax.nn.softmax(logits), 0), sown
+
+  def predict(variables, image, size):
+    views = [
+      (scale, mirrored)
+      for scale in protocol.scales
+      for mirrored in ((False, True) if protocol.flip else (False,))
+    ]
+    plainest = min(views, key=lambda one: (abs(one[0] - 1), one[1]))
+    total, shown = 0.0, {}
+    for scale, mirrored in views:
+      one, sown = view(variables, image, size, mirrored, scale=scale)
+      total = total + one
+      if (scale, mirrored) == plainest:
+        shown = sown
+    return total / len(views), shown
+
+  return predict

@@ -7,7 +7,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from emanet_jax import evaluate, train
+from emanet_jax import evaluate, predict, train
 from emanet_jax.errors import UserError
 from emanet_jax.progress import log_own_progress
 
@@ -18,7 +18,10 @@ _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Folder of the run: checkpoints, metrics, pictures.'
 )
 _MODE = flags.DEFINE_enum(
-  'mode', 'train', ['train', 'evaluate'], 'What to do in the workdir.'
+  'mode',
+  'train',
+  ['train', 'evaluate', 'predict'],
+  'What to do in the workdir.',
 )
 _DISTRIBUTED = flags.DEFINE_bool(
   'distributed', False, 'Join the other processes of a cluster or TPU pod.'
@@ -32,7 +35,11 @@ def main(argv: Sequence[str]) -> None:
   log_own_progress()
   if _DISTRIBUTED.value:
     jax.distributed.initialize()
-  run = {'train': train.train, 'evaluate': evaluate.evaluate}[_MODE.value]
+  run = {
+    'train': train.train,
+    'evaluate': evaluate.evaluate,
+    'predict': predict.predict,
+  }[_MODE.value]
   try:
     run(_CONFIG.value, _WORKDIR.value)
   except (UserError, OSError) as error:

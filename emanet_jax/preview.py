@@ -8,6 +8,7 @@ from jaxtyping import UInt8
 
 from emanet_jax.data import color, transforms
 from emanet_jax.data.prepared import Dataset
+from emanet_jax.data.spec import IGNORE_LABEL
 from emanet_jax.figures import Panel, Row, page, save_png
 from emanet_jax.visualize import legend, overlay
 
@@ -23,6 +24,10 @@ _ANGLE = 15.0  # degrees
 _CROPS = 2
 _SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
 _LABEL_WEIGHT = 0.4  # so that the photo's colours can be judged below it
+# Stripes of two greys, so that they are seen on any photo.
+_STRIPES = np.array([(60, 60, 60), (230, 230, 230)], np.uint8)
+_STRIPE_SHARE = 1 / 64  # of the picture's longer side
+_DARK = 48  # of 255: what no channel of a dark class's colour exceeds
 
 
 def preview_page(
@@ -31,13 +36,14 @@ def preview_page(
   split: str,
   *,
   num_examples: int = 6,
-  crop_size: int = 321,
+  crop_size: int = 513,
   seed: int = 0,
 ) -> None:
   """Draws examples with their labels over them, augmented in every way.
 
   A row shows the whole photo, crops as the default recipe draws them, and one
-  of them again under each further augmentation, once each way in turn.
+  of them again under each further augmentation, once each way in turn. What is
+  ignored is striped, the padding of crops included.
 
   Args:
     path: The PNG file.
@@ -60,13 +66,19 @@ def preview_page(
     occurring |= set(np.unique(example['label']).tolist())
     pictures, notes = _augmented(example, crop_size, row, rng)
     panels = [
-      Panel(overlay(image, label, palette, _LABEL_WEIGHT), note)
+      Panel(_drawn(image, label, palette), note)
       for (image, label), note in zip(pictures, notes, strict=True)
     ]
+    panels.insert(0, Panel(_whole(example, palette, crop_size)))
     height, width = example['label'].shape
     rows.append(Row(example['id'], f'{width}×{height} pixels', panels))
   headers = ['photo', *['crop'] * _CROPS, *_COLORS, 'rotation']
-  entries = legend(occurring, dataset.spec.classes, palette)
+  classes = [
+    f'{name} (darkens)' if max(rgb) <= _DARK else name
+    for name, rgb in zip(dataset.spec.classes, palette.tolist(), strict=True)
+  ]
+  entries = legend(occurring, classes, palette)
+  entries.append(('ignored (stripes)', (_STRIPES.mean() / 255,) * 3))
   title = f'{dataset.spec.name} {split}'
   save_png(path, page(rows, headers, 1.7, title, entries))
 
@@ -91,21 +103,37 @@ def _augmented(
     notes.append(f'{name} {getattr(way, name):g}')
   pairs.append(transforms.apply(image, label, turned))
   notes.append(f'{turned.angle:g}°')
-  return [_fitted(image, label, size), *pairs], ['', *notes]
+  return pairs, notes
 
 
-def _fitted(
-  image: UInt8[np.ndarray, 'h w 3'], label: UInt8[np.ndarray, 'h w'], size: int
-) -> tuple[UInt8[np.ndarray, 's s 3'], UInt8[np.ndarray, 's s']]:
+def _drawn(
+  image: UInt8[np.ndarray, 'h w 3'],
+  label: UInt8[np.ndarray, 'h w'],
+  palette: UInt8[np.ndarray, 'classes 3'],
+) -> UInt8[np.ndarray, 'h w 3']:
+  """The photo under the colours of its label and the stripes of the rest."""
+  picture = overlay(image, label, palette, _LABEL_WEIGHT)
+  rows, columns = np.indices(label.shape)
+  width = max(1, round(_STRIPE_SHARE * max(label.shape)))
+  stripes = _STRIPES[(rows + columns) // width % 2]
+  striped = np.rint(0.5 * image + 0.5 * stripes).astype(np.uint8)
+  return np.where((label == IGNORE_LABEL)[..., None], striped, picture)
+
+
+def _whole(
+  example: dict, palette: UInt8[np.ndarray, 'classes 3'], size: int
+) -> UInt8[np.ndarray, 's s 3']:
   """The whole photo and label, shrunk or enlarged into a white square."""
-  scale = size / max(label.shape)
-  height, width = (max(1, round(scale * side)) for side in label.shape)
-  out_image = np.full((size, size, 3), 255, np.uint8)
-  out_label = np.full((size, size), 255, np.uint8)
-  out_image[:height, :width] = cv2.resize(
-    image, (width, height), interpolation=cv2.INTER_AREA
+  scale = size / max(example['label'].shape)
+  height, width = (
+    max(1, round(scale * side)) for side in example['label'].shape
   )
-  out_label[:height, :width] = cv2.resize(
-    label, (width, height), interpolation=cv2.INTER_NEAREST
+  image = cv2.resize(
+    example['image'], (width, height), interpolation=cv2.INTER_AREA
   )
-  return out_image, out_label
+  label = cv2.resize(
+    example['label'], (width, height), interpolation=cv2.INTER_NEAREST
+  )
+  square = np.full((size, size, 3), 255, np.uint8)
+  square[:height, :width] = _drawn(image, label, palette)
+  return square

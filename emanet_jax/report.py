@@ -1,15 +1,20 @@
 """What an evaluation found, and the folder that shows it."""
 
 import dataclasses
+import datetime
 import json
 import os
+import platform
+from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from absl import logging
 
-from emanet_jax import metrics, plots, visualize
+from emanet_jax import html_report, metrics, plots, visualize
 from emanet_jax.data.spec import DatasetSpec
 
 
@@ -20,10 +25,13 @@ class Evaluation:
   Attributes:
     confusion: Pixel counts, int64 [classes, classes], rows are labels.
     num_images: Images evaluated, over all processes.
-    num_shapes: Batch shapes that this process met, each compiled once.
+    num_shapes: Batch shapes that this process met, each compiled once a scale.
     seconds: Wall time, compilation included.
     pictures: Of this process's first few images: `id`, `image`, `label`,
-      `prediction`, and `responsibilities` where the head has them.
+      `prediction`, and `responsibilities` where the head has them. Where they
+      are known, also `miou` and `accuracy` of the image alone, in [0, 1].
+    best: Pictures of this process's images of the greatest mIoU, in order.
+    worst: Of the least mIoU, likewise.
   """
 
   confusion: np.ndarray
@@ -31,6 +39,8 @@ class Evaluation:
   num_shapes: int
   seconds: float
   pictures: list[dict[str, Any]]
+  best: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+  worst: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
   @property
   def scores(self) -> metrics.Scores:
@@ -49,9 +59,21 @@ class Evaluation:
 
 
 def write(
-  workdir: str, evaluation: Evaluation, spec: DatasetSpec, step: int
+  workdir: str,
+  evaluation: Evaluation,
+  spec: DatasetSpec,
+  step: int,
+  config: Mapping[str, Any],
 ) -> None:
-  """Writes scores.json and the pictures to `workdir/eval`; logs the table."""
+  """Writes report.html, scores.json and pictures to `workdir/eval`; logs.
+
+  Args:
+    workdir: Folder of the run.
+    evaluation: What to show.
+    spec: Of the data set.
+    step: Of the checkpoint.
+    config: The configuration, as plain dicts, for the page to list.
+  """
   folder = Path(workdir) / 'eval'
   folder.mkdir(parents=True, exist_ok=True)
   scores = evaluation.scores
@@ -61,9 +83,21 @@ def write(
     'step': int(step),
     'dataset': spec.name,
   }
-  temporary = folder / 'scores.json.tmp'
-  temporary.write_text(json.dumps(content, indent=2) + '\n')
-  os.replace(temporary, folder / 'scores.json')
+  _write_text(folder / 'scores.json', json.dumps(content, indent=2) + '\n')
+  _write_text(
+    folder / 'report.html',
+    html_report.render(
+      evaluation.confusion,
+      spec,
+      {
+        'Worst images': evaluation.worst,
+        'Best images': evaluation.best,
+        'First images': evaluation.pictures,
+      },
+      _facts(evaluation, spec, step),
+      config,
+    ),
+  )
   plots.confusion_png(
     folder / 'confusion.png', evaluation.confusion, spec.classes
   )
@@ -80,10 +114,41 @@ def write(
     visualize.attention_page(folder / 'attention.png', attended)
   logging.info('%s', '\n' + metrics.table(scores, spec.classes))
   logging.info(
-    '%d images in %.1f s (%.1f images/s), %d shapes compiled; report in %s',
+    '%d images in %.1f s (%.1f images/s), %d shape(s) compiled; report in %s',
     evaluation.num_images,
     evaluation.seconds,
     evaluation.num_images / evaluation.seconds,
     evaluation.num_shapes,
     folder,
   )
+
+
+def _facts(
+  evaluation: Evaluation, spec: DatasetSpec, step: int
+) -> dict[str, str]:
+  """Of what, when, how fast and on what, in words."""
+  now = datetime.datetime.now(datetime.UTC)
+  device = jax.devices()[0]
+  packages = 'jax', 'jaxlib', 'flax', 'numpy'
+  return {
+    'data set': spec.name,
+    'step': f'{step:,}',
+    'images': f'{evaluation.num_images:,}',
+    'date': now.strftime('%Y-%m-%d %H:%M UTC'),
+    'time': f'{evaluation.seconds:.1f} s',
+    'images/s': f'{evaluation.num_images / evaluation.seconds:.1f}',
+    'batch shapes': str(evaluation.num_shapes),
+    'devices': f'{jax.device_count()} × {device.device_kind}',
+    'python': platform.python_version(),
+    **{package: metadata.version(package) for package in packages},
+  }
+
+
+def _write_text(path: Path, text: str) -> None:
+  """Writes a file so that a reader never sees half of it."""
+  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+  try:
+    temporary.write_text(text, encoding='utf-8')
+    os.replace(temporary, path)
+  finally:
+    temporary.unlink(missing_ok=True)

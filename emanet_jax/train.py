@@ -23,6 +23,7 @@ from emanet_jax import (
   sharding,
   train_state,
 )
+from emanet_jax.config import as_plain_dict
 from emanet_jax.data import pipeline
 from emanet_jax.errors import UserError
 from emanet_jax.metric_writer import MetricWriter, read_metrics
@@ -71,12 +72,13 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
 
   run_split = functools.partial(
     evaluate.run_split,
-    evaluate.create_eval_step(model, dataset.spec.num_classes),
+    model,
     dataset=dataset,
     split=config.data.eval_split,
     batch_size=config.eval.batch_size,
-    stride=config.model.backbone.output_stride,
+    shape_step=config.eval.shape_step,
     num_pictures=config.eval.num_pictures,
+    eval_step=evaluate.create_eval_step(model, dataset.spec.num_classes),
   )
   rng = jax.random.key(config.seed)
   progress = Progress(steps, config.train.batch_size)
@@ -139,7 +141,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
     final = evaluate_now(steps)
     if writer:
       with notice.all_saved():
-        report.write(workdir, final, dataset.spec, steps)
+        report.write(workdir, final, dataset.spec, steps, as_plain_dict(config))
         curves = Path(workdir) / 'curves.png'
         plots.curves_png(curves, read_metrics(workdir))
         logging.info('curves in %s', curves)
@@ -206,9 +208,8 @@ def _first_or_latest(
     state = checkpoint.restore(manager, abstract, iterator)
     logging.info('going on from step %d in %s', state.step, manager.directory)
     return state
-  weights = None
   if config.init_from:
-    weights = checkpoint.load_variables(config.init_from)
+    weights, _ = checkpoint.load_weights(config.init_from)
   else:
     logging.info('init_from is empty: all weights start at random')
   # Run once: compiling it well would take longer than running it badly.
@@ -218,10 +219,12 @@ def _first_or_latest(
   state = jax.jit(create, out_shardings=replicated, compiler_options=quickly)(
     rng
   )
-  if weights is not None:
-    state = train_state.take_weights(state, weights, config.init_from)
-    state = jax.device_put(state, replicated)
-  return state
+  if not config.init_from:
+    return state
+  state = train_state.take_weights(
+    state, weights, config.init_from, config.init_backbone_only
+  )
+  return jax.device_put(state, replicated)
 
 
 def _compile_step(config, model, tx, mesh, state, batch, rng) -> Callable:

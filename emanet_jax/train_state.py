@@ -69,50 +69,59 @@ def train_step(
     rng: Key of the run; the step number is folded in.
     model: The network.
     tx: The optimizer.
-    loss_fn: (logits, label) → scalar.
+    loss_fn: (logits, label) → scalar; of an auxiliary head's logits, too,
+      times the model's `auxiliary_weight`.
     accumulation_steps: Micro-batches that b is cut into, one after the other
       through the network. Gradients and losses are averaged; normalisation
       and bases see each micro-batch in turn, as separate forward passes do.
 
   Returns:
-    The state after the step, and float32 scalars: `loss` and `grad_norm`
-    before the update, and `state_norm` of all numbers after it, which is finite
-    only if every one of them is.
+    The state after the step, and float32 scalars: `loss`, what is minimised,
+    and `grad_norm` before the update; `aux_loss`, the auxiliary head's part of
+    it before its weight, where there is such a head; and `state_norm` of all
+    numbers after the update, which is finite only if every one of them is.
   """
   rng = jax.random.fold_in(rng, state.step)
 
   def micro_step(model_state, inputs):
-    micro_batch, micro_rng = inputs
-
     def loss_of(params):
-      logits, updated = model.apply(
-        {'params': params, **model_state},
-        _as_input(micro_batch['image']),
-        train=True,
-        rngs={'dropout': micro_rng},
-        mutable=list(model_state),
-      )
-      return loss_fn(logits, micro_batch['label'].astype(jnp.int32)), updated
+      return _forward(model, loss_fn, params, model_state, *inputs)
 
-    (loss, model_state), grads = jax.value_and_grad(loss_of, has_aux=True)(
-      state.params
-    )
-    return model_state, (loss, grads)
+    grads, (model_state, losses) = jax.grad(loss_of, has_aux=True)(state.params)
+    return model_state, (losses, grads)
 
   if accumulation_steps == 1:
-    model_state, (loss, grads) = micro_step(state.model_state, (batch, rng))
+    model_state, (losses, grads) = micro_step(state.model_state, (batch, rng))
   else:
-    model_state, loss, grads = _accumulate(
+    model_state, losses, grads = _accumulate(
       micro_step, state, batch, rng, accumulation_steps
     )
   updates, opt_state = tx.update(grads, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
   metrics = {
-    'loss': loss,
+    **losses,
     'grad_norm': optax.tree.norm(grads),
     'state_norm': _norm((params, model_state, opt_state)),
   }
   return TrainState(state.step + 1, params, model_state, opt_state), metrics
+
+
+def _forward(model, loss_fn, params, model_state, batch, rng):
+  """The loss to minimise; the model's state and the losses to log."""
+  logits, updated = model.apply(
+    {'params': params, **model_state},
+    _as_input(batch['image']),
+    train=True,
+    rngs={'dropout': rng},
+    mutable=[*model_state, 'auxiliary'],
+  )
+  label = batch['label'].astype(jnp.int32)
+  losses = {'loss': loss_fn(logits, label)}
+  if 'auxiliary' in updated:
+    (logits,) = updated.pop('auxiliary')['logits']
+    losses['aux_loss'] = loss_fn(logits, label)
+    losses['loss'] += model.auxiliary_weight * losses['aux_loss']
+  return losses['loss'], (updated, losses)
 
 
 def _norm(tree) -> jax.Array:
@@ -135,58 +144,90 @@ def _accumulate(micro_step, state, batch, rng, steps):
 
   def body(carry, inputs):
     model_state, total = carry
-    model_state, values = micro_step(model_state, inputs)
-    return (model_state, jax.tree.map(jnp.add, total, values)), None
+    model_state, (losses, grads) = micro_step(model_state, inputs)
+    return (model_state, jax.tree.map(jnp.add, total, grads)), losses
 
-  zeros = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.params))
+  zeros = jax.tree.map(jnp.zeros_like, state.params)
   inputs = (jax.tree.map(split, batch), jax.random.split(rng, steps))
-  (model_state, total), _ = jax.lax.scan(
+  (model_state, total), losses = jax.lax.scan(
     body, (state.model_state, zeros), inputs
   )
-  loss, grads = jax.tree.map(lambda x: x / steps, total)
-  return model_state, loss, grads
+  grads = jax.tree.map(lambda x: x / steps, total)
+  losses = jax.tree.map(lambda x: sum(x) / steps, losses)
+  return model_state, losses, grads
 
 
-def take_weights(state: TrainState, source: dict, name: str) -> TrainState:
-  """The state with all weights of `source` that it has a place for.
+def take_weights(
+  state: TrainState, source: dict, name: str, backbone_only: bool = False
+) -> TrainState:
+  """The state with every weight of `source` that fits; logs what did not.
 
   Args:
     state: A fresh state.
-    source: Variables, of a whole network or its backbone. Its classifier is
-      left out where the number of classes differs.
+    source: Variables, of a whole network or its backbone.
     name: What to call the source in messages.
+    backbone_only: Take no head, even where it fits.
 
   Raises:
-    UserError: Weights without a place or of another shape.
+    UserError: The backbone is another one, or nothing fits.
   """
   own = traverse_util.flatten_dict(state.variables)
   given = traverse_util.flatten_dict(source)
-  left = [
-    path
+  if backbone_only:
+    given = {path: v for path, v in given.items() if path[1] == 'backbone'}
+  taken = {
+    path: value
     for path, value in given.items()
-    if 'classifier' in path
-    and path in own
-    and own[path].shape[-1] != value.shape[-1]
-  ]
-  given = {path: v for path, v in given.items() if path not in left}
-  wrong = [
-    f'{"/".join(path)}: {name} has {value.shape}, the configured network '
-    f'{own[path].shape if path in own else "nothing"}'
-    for path, value in given.items()
-    if path not in own or own[path].shape != value.shape
-  ]
-  if wrong:
+    if path in own and own[path].shape == value.shape
+  }
+  unlike = (own.keys() | given.keys()) - taken.keys()
+  unlike = sorted(unlike, key=lambda path: path[1:])
+  backbone = [path for path in unlike if path[1] == 'backbone']
+  if backbone:
     raise UserError(
-      f'init_from: {name} does not fit the configured network:\n'
-      + '\n'.join(wrong)
+      f'init_from: {name} has another backbone than the configured network; '
+      f'{len(backbone)} tensors differ, first\n'
+      + '\n'.join(f'  {_story(path, given, own)}' for path in backbone[:5])
+      + '\nSet config.model.backbone as in the checkpoint.'
     )
   logging.info(
-    '%s: took %d of the network’s %d tensors; the rest starts at random%s',
-    name,
-    len(given),
-    len(own),
-    ' (other number of classes: classifier left out)' if left else '',
+    'init_from %s:\n%s', name, '\n'.join(_report(own, given, unlike))
   )
-  variables = traverse_util.unflatten_dict({**own, **given})
+  variables = traverse_util.unflatten_dict({**own, **taken})
   params = variables.pop('params')
   return state.replace(params=params, model_state=variables)
+
+
+def _story(path, given, own) -> str:
+  """What the checkpoint and the network have at a path, in words."""
+  name = '/'.join(path[1:])
+  if path not in given:
+    return f'{name}: not in the checkpoint'
+  if path not in own:
+    return f'{name}: only in the checkpoint'
+  return f'{name}: checkpoint {given[path].shape}, model {own[path].shape}'
+
+
+def _report(own, given, unlike) -> list[str]:
+  """A line a part of the network: tensors taken, and the story of the rest."""
+  lines = []
+  for part in sorted({path[1] for path in own.keys() | given.keys()}):
+    mine, theirs = (sum(p[1] == part for p in tree) for tree in (own, given))
+    if not (mine and theirs):
+      lines.append(
+        f'  {part}: 0 of {mine} tensors taken: not in the checkpoint'
+        if mine
+        else f'  {part}: {theirs} tensors only in the checkpoint'
+      )
+      continue
+    modules = {}
+    for path in unlike:
+      if path[1] == part:
+        modules.setdefault(path[1:3], []).append(path)
+    left = sum(path in own for paths in modules.values() for path in paths)
+    line = f'  {part}: {mine - left} of {mine} tensors taken'
+    for first, *others in modules.values():
+      line += f'; left: {_story(first, given, own)}'
+      line += f' (and {len(others)} more)' if others else ''
+    lines.append(line)
+  return lines

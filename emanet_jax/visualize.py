@@ -127,14 +127,14 @@ def attention_page(
   rows = []
   for example in examples:
     image, z = example['image'], example['responsibilities']
-    palette = _basis_colors(z.shape[-1])
+    palette = basis_colors(z.shape[-1])
     strongest = _strongest(z, image.shape[:2])
     strongest = overlay(image, strongest, palette, alpha=0.7)
     panels = [Panel(image), Panel(strongest)]
     for basis in distinct_bases(z, num_bases):
       note = f'basis {basis}, max {z[..., basis].max():.2f}'
       frame = tuple((palette[basis] / 255).tolist())
-      heat = _heat_map(image, _upsample(z[..., basis], image.shape[:2]))
+      heat = heat_map(image, upsample(z[..., basis], image.shape[:2]))
       panels.append(Panel(heat, note, frame))
     rows.append(Row(example['id'], '', panels))
   columns = max((len(row.panels) for row in rows), default=0)
@@ -214,7 +214,7 @@ def _accuracy(label: np.ndarray, prediction: np.ndarray, classes: int) -> str:
   return f'{100 * np.mean(label[counts] == prediction[counts]):.2f} %'
 
 
-def _basis_colors(count: int) -> np.ndarray:
+def basis_colors(count: int) -> np.ndarray:
   """Colours that differ most between neighbours; uint8 [count, 3]."""
   golden_ratio = 0.618034  # Its multiples never bunch up on the hue circle.
   hues = np.arange(count) * golden_ratio % 1
@@ -223,7 +223,7 @@ def _basis_colors(count: int) -> np.ndarray:
   return np.rint(255 * np.array(rgb)).astype(np.uint8)
 
 
-def _heat_map(image: np.ndarray, values: np.ndarray) -> np.ndarray:
+def heat_map(image: np.ndarray, values: np.ndarray) -> np.ndarray:
   """Lays values over a dimmed photo: the larger, the brighter and denser."""
   span = np.ptp(values)
   scaled = (values - values.min()) / span if span > 0 else np.zeros_like(values)
@@ -235,13 +235,13 @@ def _strongest(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
   """Argmax over K of [h, w, K] upsampled; one map at a time to save memory."""
   best, index = np.full(size, -np.inf), np.zeros(size, np.int32)
   for basis in range(maps.shape[-1]):
-    values = _upsample(maps[..., basis], size)
+    values = upsample(maps[..., basis], size)
     index[values > best] = basis
     np.maximum(best, values, out=best)
   return index
 
 
-def _upsample(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def upsample(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
   """Resizes [h, w] bilinearly; corners meet, as in the network's grid."""
   for axis, target in enumerate(size):
     last = values.shape[axis] - 1

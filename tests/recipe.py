@@ -14,12 +14,16 @@ def golden(name: str) -> dict[str, np.ndarray]:
     return dict(file)
 
 
+def shapes(model: str) -> dict[str, list[int]]:
+  """PyTorch name → shape, of all tensors of a published model."""
+  return json.loads((GOLDEN / 'state_dict_shapes.json').read_text())[model]
+
+
 def state_dict(model: str, seed: int) -> dict[str, np.ndarray]:
   """All tensors of a model in tests/golden/state_dict_shapes.json."""
-  shapes = json.loads((GOLDEN / 'state_dict_shapes.json').read_text())[model]
   return {
     name: weight(name, tuple(shape), seed)
-    for name, shape in shapes.items()
+    for name, shape in shapes(model).items()
     if not name.endswith('num_batches_tracked')
   }
 

@@ -112,6 +112,8 @@ def test_a_run_book_has_the_default_keys_all_locked(book):
     ('head.gradient', 'some', r"'some'.*cut"),
     ('head.basis_norm', 'l1', r"'l1'.*l2"),
     ('head.maintenance', 'magic', r"'magic'.*moving_average"),
+    ('auxiliary_head.weight', -0.4, r'auxiliary_head.weight is -0.4; it must'),
+    ('auxiliary_head.channels', 0, r'needs channels ≥ 1 .*got 0 and 0.1'),
   ],
 )
 def test_create_model_explains_its_refusal(key, value, message):
@@ -123,7 +125,7 @@ def test_create_model_explains_its_refusal(key, value, message):
 
 
 # Which part of the configuration a module calls `config`.
-PARTS = {'data': 'data', 'models': 'model'}
+PARTS = {'data': 'data', 'inference.py': 'eval', 'models': 'model'}
 
 
 def keys_read(source: str, part: str) -> set[str]:
@@ -216,8 +218,9 @@ def test_every_key_is_read():
 @pytest.mark.parametrize(
   'section',
   [
-    *('', 'model', 'model.backbone', 'model.head', 'data', 'loss'),
-    *('optimizer', 'train', 'eval'),
+    *('', 'model', 'model.backbone', 'model.head', 'model.auxiliary_head'),
+    *('data', 'loss'),
+    *('optimizer', 'train', 'eval', 'predict'),
   ],
 )
 def test_a_key_that_nothing_reads_is_noticed(section):

@@ -1,7 +1,9 @@
 """Evaluation is exact: batching, padding and devices change no count."""
 
+import contextlib
 import functools
 import json
+import logging
 import pathlib
 
 import cv2
@@ -10,11 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emanet_jax import evaluate, inference, sharding
+from emanet_jax import batching, evaluate, inference, sharding
 from emanet_jax.data import pipeline
 from emanet_jax.data.datasets import get_dataset
 from emanet_jax.errors import UserError
 from emanet_jax.models.segmenter import MEAN, STD, create_model
+from emanet_jax.views import padded_size
 from tests import tiny
 
 SPEC = get_dataset('shapes').SPEC
@@ -86,48 +89,73 @@ def alone(network, examples):
 
 @pytest.fixture(scope='module')
 def run(network, dataset):
-  """Returns a function (batch_size, devices) → evaluation, compilations."""
+  """Returns a function (batch_size, devices, step) → evaluation, compiled."""
   model, variables = network
 
   @functools.cache
-  def run(batch_size, devices):
+  def run(batch_size, devices, step):
     local = jax.devices()[:devices]
     assert len(local) == devices
-    eval_step = evaluate.create_eval_step(model, CLASSES)
     mesh = sharding.create_mesh(local)
     with pytest.MonkeyPatch.context() as patch:
       patch.setattr(jax, 'local_devices', lambda: local)
-      evaluation = evaluate.run_split(
-        eval_step,
-        jax.device_put(variables, sharding.replicated(mesh)),
-        dataset,
-        'val',
-        batch_size=batch_size,
-        stride=STRIDE,
-        num_pictures=3,
-      )
-    return evaluation, eval_step._cache_size()
+      with compilations('view') as compiled:
+        evaluation = evaluate.run_split(
+          model,
+          jax.device_put(variables, sharding.replicated(mesh)),
+          dataset,
+          'val',
+          evaluate.create_eval_step(model, CLASSES, inference.Protocol()),
+          batch_size=batch_size,
+          shape_step=step,
+          num_pictures=3,
+        )
+    return evaluation, len(compiled)
 
   return run
 
 
+@contextlib.contextmanager
+def compilations(name):
+  """Collects a line for each compilation of a function of this name."""
+  found = []
+
+  class Collect(logging.Handler):
+    def emit(self, record):
+      message = record.getMessage()
+      if message.startswith(f'Compiling jit({name})'):
+        found.append(message)
+
+  logger, handler = logging.getLogger('jax._src.interpreters.pxla'), Collect()
+  logger.addHandler(handler)
+  try:
+    with jax.log_compiles():
+      yield found
+  finally:
+    logger.removeHandler(handler)
+
+
 @pytest.mark.parametrize(
-  ('batch_size', 'devices'), [(1, 1), (2, 1), (3, 1), (8, 1), (3, 2), (1, 4)]
+  ('batch_size', 'devices', 'step', 'shapes'),
+  [
+    *((1, 1, 0, 1), (3, 1, 0, 1), (8, 1, 0, 1), (3, 2, 0, 1), (1, 4, 0, 1)),
+    *((2, 1, STRIDE, 2), (3, 2, STRIDE, 2), (3, 1, 32, 2)),
+  ],
 )
 def test_every_batching_counts_like_images_alone(
-  run, alone, batch_size, devices
+  run, alone, batch_size, devices, step, shapes
 ):
-  evaluation, compilations = run(batch_size, devices)
+  evaluation, compiled = run(batch_size, devices, step)
   _, confusion = alone
   assert np.count_nonzero(confusion.sum(0)) >= 3  # No constant prediction.
   np.testing.assert_array_equal(evaluation.confusion, confusion)
   assert evaluation.confusion.dtype == np.int64
   assert evaluation.num_images == len(SIZES)
-  assert evaluation.num_shapes == compilations == len(PADDED)
+  assert evaluation.num_shapes == compiled == shapes
 
 
 def test_pictures_are_the_first_images_at_native_size(run, alone, examples):
-  evaluation, _ = run(2, 1)
+  evaluation, _ = run(8, 1, 0)
   ids = [picture['id'] for picture in evaluation.pictures]
   assert ids == ['image0', 'image1', 'image2']
   logits, _ = alone
@@ -144,44 +172,19 @@ def test_pictures_are_the_first_images_at_native_size(run, alone, examples):
     assert z.shape == (*inside, 4)
 
 
-def test_predict_logits_is_the_network_on_zero_padding(
-  network, alone, examples
-):
-  model, variables = network
-  expected, _ = alone
-  indices = [0, 1, 2]
-  batch = inference.pad_images([examples[i][0] for i in indices], (33, 41), 5)
-  # What lies beyond an image's size must not matter.
-  batch['image'][0, 30:] = 255
-  batch['image'][2, :, 37:] = 99
-  predict = jax.jit(functools.partial(inference.predict_logits, model))
-  logits, sown = predict(variables, batch['image'], batch['size'])
-  for row, i in enumerate(indices):
-    np.testing.assert_allclose(logits[row], expected[i], atol=1e-4)
-  assert np.abs(np.asarray(expected[0])).max() > 0.1
-  assert sown['responsibilities'].shape == (5, 5, 6, 4)
-
-
-@pytest.mark.parametrize('stride', [8, 16, 32])
-def test_padded_size_is_the_smallest_that_is_one_modulo_stride(stride):
-  for length in range(1, 3 * stride + 2):
-    padded, other = inference.padded_size(length, stride + 1, stride)
-    assert padded % stride == 1
-    assert 0 <= padded - length < stride
-    assert other == stride + 1
-
-
 def test_groups_hold_every_image_once(examples):
+  native = functools.partial(
+    batching.batch_shape, largest=(0, 0), step=STRIDE, stride=STRIDE
+  )
   given = [{'label': label, 'image': image} for image, label in examples]
-  groups = list(evaluate.same_size_groups(given, 3, STRIDE))
+  groups = list(batching.same_shape_groups(given, 3, native))
   indices = [example['index'] for group, _ in groups for example in group]
   assert sorted(indices) == list(range(len(SIZES)))
-  assert {size for _, size in groups} == PADDED
-  for group, size in groups:
+  assert {shape for _, shape in groups} == PADDED
+  for group, shape in groups:
     assert len(group) <= 3
     for example in group:
-      native = example['label'].shape
-      assert inference.padded_size(*native, STRIDE) == size
+      assert padded_size(*example['label'].shape, STRIDE) == shape
 
 
 def test_evaluate_reports_the_checkpoint(
@@ -207,6 +210,7 @@ def test_evaluate_reports_the_checkpoint(
   assert scores['pAcc'] == pytest.approx(right.sum() / confusion.sum())
   assert (scores['num_images'], scores['step']) == (len(SIZES), 7)
   assert scores['dataset'] == 'shapes'
+  assert (tmp_path / 'eval' / 'report.html').stat().st_size > 10_000
   pages = sorted(p.name for p in (tmp_path / 'eval').glob('*.png'))
   assert pages == ['attention.png', 'confusion.png', 'overlays.png']
   for page in pages:

@@ -17,8 +17,11 @@ FLOORS = (
   ('array', 'config', 'errors', 'figures', 'metric_writer', 'sharding'),
   ('data', 'losses', 'metrics', 'models', 'optimizer'),
   (
-    *('checkpoint', 'inference', 'plots', 'preemption', 'prefetch'),
-    *('preview', 'progress', 'report', 'train_state', 'visualize'),
+    *('batching', 'checkpoint', 'extremes', 'html_pictures', 'html_report'),
+    *('inference',),
+    *('plots', 'preemption', 'prefetch', 'preview', 'progress', 'report'),
+    *('attention', 'attention_pages', 'looking', 'photos', 'results'),
+    *('submission', 'train_state', 'views', 'visualize'),
   ),
   ('evaluate', 'predict', 'train'),
   ('benchmarks',),

@@ -31,7 +31,7 @@ WRONG = {
   ),
   'mode': (
     ['--mode=test'],
-    ['flag --mode=test: value should be one of <train|evaluate'],
+    ['flag --mode=test: value should be one of <train|evaluate|predict'],
   ),
   'misspelt key': (
     ['--config.train.stpes=9'],
@@ -53,6 +53,14 @@ WRONG = {
   'no checkpoint': (
     ['--mode=evaluate'],
     ['holds no checkpoint; train first', '--mode=train --workdir='],
+  ),
+  'nothing to predict': (
+    ['--mode=predict'],
+    ["error: predict.input is '' and predict.split ''; give one"],
+  ),
+  'predict without checkpoint': (
+    ['--mode=predict', '--config.predict.input=docs'],
+    ['error:', 'holds no checkpoint; train first'],
   ),
   'no photos': (
     [None, '--config=configs/voc.py'],

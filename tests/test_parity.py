@@ -12,6 +12,7 @@ from emanet_jax.config import default_config
 from emanet_jax.models import torch_names
 from emanet_jax.models.em_attention import EMAUnit
 from emanet_jax.models.segmenter import create_model
+from emanet_jax.models.torch_weights import network_from_torch
 from emanet_jax.tools.convert_torch import variables_from_torch
 from tests import recipe
 
@@ -74,6 +75,38 @@ def test_forward(name, weights):
   np.testing.assert_allclose(
     features.std((1, 2), ddof=1), figures['features_std'], rtol=1e-3, atol=1e-5
   )
+
+
+def test_mmsegmentation():
+  """Its network, its auxiliary head included, as the converter sets it up."""
+  figures = recipe.golden('mmseg_r50_d8')
+  seed, *shape = (int(figures[k]) for k in ('seed', 'height', 'width'))
+  variables, config = network_from_torch(
+    recipe.state_dict('mmseg_emanet50', seed)
+  )
+  model = create_model(config, int(figures['classes']))
+
+  @jax.jit
+  def run(variables, image):
+    return (
+      model.apply(variables, image),
+      model.apply(variables, image, method='low_resolution'),
+      model.apply(variables, image, method=_auxiliary),
+    )
+
+  def _auxiliary(model, image):
+    features = model.backbone(image, train=False)
+    return model.auxiliary_head(features, train=False)
+
+  logits, low, auxiliary = run(variables, _nhwc(recipe.image(seed, 1, *shape)))
+  for got, name in (
+    (logits[:, ::3, ::3], 'logits'),
+    (low, 'logits_lowres'),
+    (auxiliary, 'aux_lowres'),
+  ):
+    np.testing.assert_allclose(
+      got, _nhwc(figures[name]), rtol=0, atol=_FORWARD_ATOL, err_msg=name
+    )
 
 
 @pytest.mark.parametrize('stages', [1, 3, 8])
@@ -173,7 +206,7 @@ def _train(figures, dtype, steps):
   return model, states, np.array(trace), image
 
 
-_NAMES = torch_names.authors_names((3, 4, 6, 3))
+_NAMES = torch_names.AUTHORS.names((3, 4, 6, 3))
 
 
 def _leaf(tree, torch_name):

@@ -46,7 +46,7 @@ def workdir(tmp_path_factory):
     timeout=1800,
   )
   assert finished.returncode == 0, finished.stderr
-  for word in ('loss', 'images/s', 'ETA', 'shapes compiled'):
+  for word in ('loss', 'images/s', 'ETA', 'shape(s) compiled'):
     assert word in finished.stderr
   return folder / 'runs' / 'shapes'
 

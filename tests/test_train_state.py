@@ -14,6 +14,7 @@ from emanet_jax import sharding
 from emanet_jax.config import default_config
 from emanet_jax.errors import UserError
 from emanet_jax.losses import segmentation_loss
+from emanet_jax.models.resize import resize_bilinear
 from emanet_jax.models.segmenter import create_model, normalize
 from emanet_jax.optimizer import create_optimizer
 from emanet_jax.train_state import (
@@ -238,21 +239,141 @@ def test_a_backbone_alone_is_taken_and_the_rest_kept(start):
   assert taken.step == state.step
 
 
-def test_another_number_of_classes_leaves_the_classifier(start):
-  state, source = start(network()), shifted(start(network(7)).variables)
-  taken = take_weights(state, source, 'file').params['head']
-  own, given = state.params['head'], source['params']['head']
-  assert_close(taken['classifier'], own['classifier'], rtol=0)
-  assert_close(taken['conv_out'], given['conv_out'], rtol=0)
+def report(caplog, state, source, **options):
+  """The state with the source's weights, and the lines logged about them."""
+  caplog.clear()
+  with caplog.at_level('INFO', logger='absl'):
+    taken = take_weights(state, source, 'file', **options)
+  return taken, caplog.messages[-1].splitlines()
 
 
-def test_weights_that_do_not_fit_are_refused_with_both_sides(start):
+def test_another_number_of_classes_leaves_the_classifiers(start, caplog):
+  auxiliary = {'auxiliary_head.weight': 0.4, 'auxiliary_head.channels': 8}
+  state = start(network(**auxiliary))
+  source = shifted(start(network(7, **auxiliary)).variables)
+  taken, lines = report(caplog, state, source)
+  for part, conv in (('head', 'conv_out'), ('auxiliary_head', 'conv')):
+    own, given = state.params[part], source['params'][part]
+    assert_close(taken.params[part]['classifier'], own['classifier'], rtol=0)
+    assert_close(taken.params[part][conv], given[conv], rtol=0)
+  assert lines == [
+    'init_from file:',
+    '  auxiliary_head: 5 of 7 tensors taken; left: auxiliary_head/classifier/'
+    'bias: checkpoint (7,), model (3,) (and 1 more)',
+    '  backbone: 95 of 95 tensors taken',
+    '  head: 18 of 20 tensors taken; left: head/classifier/bias: checkpoint '
+    '(7,), model (3,) (and 1 more)',
+  ]
+
+
+def test_another_head_is_taken_as_far_as_it_goes(start, caplog):
+  state = start(network(**{'head.concat_input': True, 'head.num_bases': 6}))
+  source = start(network(**{'auxiliary_head.weight': 0.4})).variables
+  taken, lines = report(caplog, state, source)
+  assert lines[1:] == [
+    '  auxiliary_head: 7 tensors only in the checkpoint',
+    '  backbone: 95 of 95 tensors taken',
+    '  head: 19 of 25 tensors taken; left: head/conv_cat/conv/kernel: not in '
+    'the checkpoint (and 4 more); left: head/ema_unit/mu: checkpoint (4, 16), '
+    'model (6, 16)',
+  ]
+  fresh, own = state.variables, taken.variables
+  assert_close(own['bases'], fresh['bases'], rtol=0)
+  for name, tree in (('conv_cat', fresh), ('conv_in', source)):
+    head = tree['params']['head'][name]
+    assert_close(own['params']['head'][name], head, rtol=0)
+
+
+def test_the_backbone_alone_is_taken_where_asked(start, caplog):
   state = start(network())
-  wrong = start(network(**{'head.num_bases': 6})).variables
-  stray = {'params': {'backbone': {'stem9': {'kernel': np.zeros((2, 3))}}}}
-  for source, message in (
-    (wrong, r'mu: a/file has \(6, 16\), the configured network \(4, 16\)'),
-    (stray, r'stem9/kernel: a/file has \(2, 3\), .* network nothing'),
+  source = shifted(state.variables)
+  taken, lines = report(caplog, state, source, backbone_only=True)
+  for part in ('params', 'batch_stats'):
+    expected = {**state.variables[part], 'backbone': source[part]['backbone']}
+    assert_close(taken.variables[part], expected, rtol=0)
+  assert lines[1:] == [
+    '  backbone: 95 of 95 tensors taken',
+    '  head: 0 of 20 tensors taken: not in the checkpoint',
+  ]
+
+
+def test_another_backbone_is_refused_with_its_first_differences(start):
+  state = start(network())
+  deeper = start(network(**{'backbone.stage_sizes': (1, 1, 2, 1)})).variables
+  wider = start(network(**{'backbone.stem_widths': (8, 9, 16)})).variables
+  alien = {'params': {'dense': {'kernel': np.zeros((2, 3))}}}
+  for source, count, message in (
+    (deeper, 15, r'layer3_1/conv1/conv/kernel: only in the checkpoint\n'),
+    (wider, 6, r'stem2/conv/kernel: checkpoint \(.*, 9\), model \(.*, 8\)\n'),
+    (alien, 95, r'layer1_0/conv1/conv/kernel: not in the checkpoint\n'),
   ):
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=message) as error:
       take_weights(state, source, 'a/file')
+    text = str(error.value)
+    assert 'a/file has another backbone' in text
+    assert f'{count} tensors differ' in text
+    assert len(text.splitlines()) == 7
+
+
+@pytest.mark.parametrize('accumulation_steps', [1, 2])
+def test_the_auxiliary_loss_joins_with_its_weight(
+  start, batch, quick_jit, accumulation_steps
+):
+  with jax.enable_x64(True):
+    options = {'dtype': 'float64', 'auxiliary_head.channels': 8}
+    options |= {'auxiliary_head.dropout_rate': 0.0}
+    model = network(**options, **{'auxiliary_head.weight': 0.4})
+    before = start(model, np.float64)
+
+    @quick_jit
+    @functools.partial(jax.grad, has_aux=True)
+    def gradient(params, model_state, image, label):
+      """Of a network put together by hand from its parts."""
+
+      def parts(m, x):
+        features = m.backbone(x, train=True)
+        heads = m.head, m.auxiliary_head
+        return [
+          resize_bilinear(
+            head(features, train=True), (33, 33), align_corners=True
+          )
+          for head in heads
+        ]
+
+      logits, model_state = model.apply(
+        {**model_state, 'params': params},
+        normalize(image).astype('float64'),
+        method=parts,
+        mutable=['batch_stats', 'bases'],
+      )
+      main, second = (segmentation_loss(x, jnp.int32(label)) for x in logits)
+      return main + 0.4 * second, (model_state, (main, second))
+
+    model_state, sums = before.model_state, []
+    for i in range(accumulation_steps):
+      part = {k: v[i::accumulation_steps] for k, v in batch.items()}
+      grads, (model_state, losses) = gradient(
+        before.params, model_state, **part
+      )
+      sums.append((grads, losses))
+    grads, (main, second) = jax.tree.map(
+      lambda *x: sum(x) / accumulation_steps, *sums
+    )
+    step = quick_jit(step_of(model, accumulation_steps=accumulation_steps))
+    after, metrics = step(before, batch, jax.random.key(3))
+    assert metrics.keys() == {'loss', 'aux_loss', 'grad_norm', 'state_norm'}
+    np.testing.assert_allclose(metrics['aux_loss'], second, rtol=1e-10)
+    np.testing.assert_allclose(metrics['loss'], main + 0.4 * second, rtol=1e-10)
+    assert second > 0.1
+    updates, _ = optimizer(model).update(grads, before.opt_state, before.params)
+    params = optax.apply_updates(before.params, updates)
+    assert_close(after.params, params, rtol=1e-8, atol=1e-10)
+    assert_moved(before, after)
+
+
+def test_without_a_weight_there_is_no_auxiliary_head(start, batch, quick_jit):
+  model = network()
+  before = start(model)
+  assert before.params.keys() == {'backbone', 'head'}
+  _, metrics = quick_jit(step_of(model))(before, batch, jax.random.key(3))
+  assert metrics.keys() == {'loss', 'grad_norm', 'state_norm'}

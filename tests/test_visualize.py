@@ -129,16 +129,16 @@ def test_distinct_bases_skip_repetitions_and_flat_maps():
 
 def test_upsampling_keeps_corners_and_ramps():
   ramp = np.add.outer(np.arange(3.0), 10 * np.arange(4.0))
-  full = visualize._upsample(ramp, (17, 25))
+  full = visualize.upsample(ramp, (17, 25))
   expected = np.add.outer(np.linspace(0, 2, 17), np.linspace(0, 30, 25))
   np.testing.assert_allclose(full, expected, atol=1e-12)
-  lone = visualize._upsample(np.array([[4.0]]), (3, 2))
+  lone = visualize.upsample(np.array([[4.0]]), (3, 2))
   np.testing.assert_array_equal(lone, np.full((3, 2), 4.0))
 
 
 def test_strongest_equals_argmax_of_the_upsampled_maps():
   z = np.random.default_rng(0).random((5, 6, 7)).astype(np.float32)
-  full = [visualize._upsample(z[..., k], (33, 41)) for k in range(7)]
+  full = [visualize.upsample(z[..., k], (33, 41)) for k in range(7)]
   strongest = visualize._strongest(z, (33, 41))
   np.testing.assert_array_equal(strongest, np.argmax(full, axis=0))
 
@@ -160,7 +160,7 @@ def test_attention_page_has_a_row_a_photo(tmp_path):
 
 
 def test_basis_colors_differ():
-  colors = visualize._basis_colors(64)
+  colors = visualize.basis_colors(64)
   assert len(np.unique(colors, axis=0)) == 64
 
 

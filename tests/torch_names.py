@@ -2,6 +2,11 @@
 
 import numpy as np
 
+# Of a stem's convolutions, each with its normalisation.
+DEEP = (('conv1.0', 'conv1.1'), ('conv1.3', 'conv1.4'), ('conv1.6', 'bn1'))
+V1C = (('stem.0', 'stem.1'), ('stem.3', 'stem.4'), ('stem.6', 'stem.7'))
+CLASSIC = (('conv1', 'bn1'),)
+
 
 def conv(name, features, channels, size=1):
   return {f'{name}.weight': (features, channels, size, size)}
@@ -13,13 +18,22 @@ def norm(name, features):
   return {**shapes, f'{name}.num_batches_tracked': ()}
 
 
-def imagenet_shapes(stage_sizes=(3, 4, 6, 3), width=64, stem=(64, 64, 128)):
-  """Names and shapes of a deep-stem ResNet of 1000 classes."""
+def conv_norm(name, features, channels, size=1):
+  """As mmsegmentation names them."""
+  shapes = conv(f'{name}.conv', features, channels, size)
+  return shapes | norm(f'{name}.bn', features)
+
+
+def imagenet_shapes(
+  stage_sizes=(3, 4, 6, 3), width=64, stem=(64, 64, 128), stem_names=DEEP
+):
+  """Names and shapes of a ResNet of 1000 classes."""
   shapes, channels = {}, 3
-  for index, features in zip((0, 3, 6), stem, strict=True):
-    shapes |= conv(f'conv1.{index}', features, channels, 3)
-    name = 'bn1' if index == 6 else f'conv1.{index + 1}'
-    shapes |= norm(name, features)
+  for names, features in zip(stem_names, stem, strict=True):
+    size = 7 if len(stem) == 1 else 3
+    shapes |= conv(names[0], features, channels, size) | norm(
+      names[1], features
+    )
     channels = features
   for stage, blocks in enumerate(stage_sizes):
     planes = width * 2**stage
@@ -61,10 +75,45 @@ def authors_shapes(
   return {**shapes, 'fc2.bias': (classes,)}
 
 
+def mmseg_shapes(
+  classes=19,
+  channels=512,
+  bases=64,
+  out_channels=256,
+  auxiliary=256,
+  stem=(32, 32, 64),
+  **backbone,
+):
+  """Names and shapes of mmsegmentation's EMANet; auxiliary 0: without."""
+  resnet = imagenet_shapes(stem=stem, stem_names=V1C, **backbone)
+  features = resnet['fc.weight'][1]
+  shapes = {
+    f'backbone.{k}': v for k, v in resnet.items() if not k.startswith('fc.')
+  }
+  head = conv_norm('ema_in_conv', channels, features, 3)
+  head |= conv('ema_mid_conv.conv', channels, channels)
+  head |= conv_norm('ema_out_conv', channels, channels)
+  head |= conv_norm('bottleneck', out_channels, channels, 3)
+  head |= conv_norm('conv_cat', out_channels, features + out_channels, 3)
+  head |= conv('conv_seg', classes, out_channels)
+  head |= {
+    'ema_module.bases': (1, channels, bases),
+    'ema_mid_conv.conv.bias': (channels,),
+    'conv_seg.bias': (classes,),
+  }
+  shapes |= {f'decode_head.{k}': v for k, v in head.items()}
+  if auxiliary:
+    second = conv_norm('convs.0', auxiliary, features // 2, 3)
+    second |= conv('conv_seg', classes, auxiliary)
+    second['conv_seg.bias'] = (classes,)
+    shapes |= {f'auxiliary_head.{k}': v for k, v in second.items()}
+  return shapes
+
+
 def weights(shapes):
   rng = np.random.default_rng(0)
   return {
-    name: np.int64(7)
+    name: np.array(7)
     if name.endswith('num_batches_tracked')
     else rng.random(shape, np.float32)
     for name, shape in shapes.items()

@@ -46,7 +46,7 @@ def open_archive(path: pathlib.Path, scratch: pathlib.Path) -> Members:
 
   Returns:
     Path in the archive to the size in bytes and a function that reads it, in
-    any thread. Hidden files, as a Mac adds them, are left out.
+    any thread. Hidden files and folders, as a Mac adds them, are left out.
 
   Raises:
     UserError: It is damaged or no archive.
@@ -81,11 +81,17 @@ def _zip_members(path: pathlib.Path) -> Members:
 def _tar_members(archive: BinaryIO) -> Members:
   def reader(info):
     def read():
-      # At a place, not at the position that all threads would share.
-      content = os.pread(archive.fileno(), info.size, info.offset_data)
-      if len(content) < info.size:
-        raise EOFError('the archive ends within this file')
-      return content
+      # At a place, not at the position that all threads would share. Linux
+      # gives 2 GiB at a time.
+      parts, done = [], 0
+      while done < info.size:
+        place = info.offset_data + done
+        part = os.pread(archive.fileno(), info.size - done, place)
+        if not part:
+          raise EOFError('the archive ends within this file')
+        parts.append(part)
+        done += len(part)
+      return b''.join(parts)
 
     return read
 
@@ -108,7 +114,8 @@ def _unzipped(path: pathlib.Path, scratch: pathlib.Path) -> BinaryIO:
 
 
 def _is_hidden(name: str) -> bool:
-  return pathlib.PurePosixPath(name).name.startswith('.')
+  """Whether a file, or a folder that it lies in, is hidden."""
+  return any(part.startswith('.') for part in plain(name).split('/'))
 
 
 def verify(path: pathlib.Path, checksum: str) -> None:

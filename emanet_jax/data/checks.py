@@ -15,6 +15,8 @@ from emanet_jax.data.spec import IGNORE_LABEL, DatasetSpec, Example, Item
 from emanet_jax.errors import UserError
 
 _EXIF_ORIENTATION = 0x0112
+_UPRIGHT = (0, 1)
+_TURN_IT = 'Turn its pixels (as exiftran -ai does) and remove the tag.'
 
 
 def check_items(spec: DatasetSpec, items: Sequence[Item]) -> None:
@@ -78,6 +80,45 @@ def open_image(content: bytes, where: str) -> Image.Image:
       'Restore it, or unpack the archive again.'
     ) from error
   return image
+
+
+def bits(image: Image.Image, content: bytes) -> int:
+  """Bits a channel in the file, of which PIL makes 8 where it can."""
+  if image.format == 'PNG':
+    return content[24]
+  return max(image.tag_v2.get(258, (1,))) if image.format == 'TIFF' else 8
+
+
+def check_photo_as_taken(content: bytes, where: str) -> None:
+  """Checks what only photos fresh from a camera or scanner have.
+
+  Published sets are read as all others read them, whatever their tags say.
+
+  Args:
+    content: Of the photo's file.
+    where: Its place, for the message.
+
+  Raises:
+    UserError: An EXIF tag turns it, so that nobody knows which way up its mask
+      is; or it has more than 8 bits a channel, which would become dark.
+  """
+  try:
+    image = Image.open(io.BytesIO(content))
+    orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+    depth = bits(image, content)
+  except Exception:  # told by check_example
+    return
+  if orientation not in _UPRIGHT:
+    raise UserError(
+      f'{where} has an EXIF tag that turns it (orientation {orientation}), '
+      f'which viewers obey and training does not. {_TURN_IT}'
+    )
+  if depth > 8:
+    raise UserError(
+      f'{where} has {depth} bits a channel; expected 8. Convert it, as '
+      '"magick mogrify -depth 8" does, and stretch its brightness before where '
+      'it is dark (-auto-level).'
+    )
 
 
 def check_example(
@@ -147,8 +188,5 @@ def _sizes_differ(image: Image.Image, example: Example) -> str:
   if (image.width, image.height) == (height, width) and image.getexif().get(
     _EXIF_ORIENTATION, 1
   ) > 4:
-    return (
-      f'{message}the photo has an EXIF tag that turns it. Turn its pixels (as '
-      'exiftran -ai does) and remove the tag.'
-    )
+    return f'{message}the photo has an EXIF tag that turns it. {_TURN_IT}'
   return f'{message}replace the one that was resized.'

@@ -5,13 +5,13 @@ import re
 
 from emanet_jax.data.files import File
 from emanet_jax.data.spec import IGNORE_LABEL
-from emanet_jax.errors import UserError
+from emanet_jax.errors import UserError, listed
 
+_NUMBERED = re.compile(r'\d+\s*[\s,:;.)=]\s*\S.*')
 _NOT_SCORED = ('ignore', 'ignored', 'void', '__ignore__')
 _COLORED = re.compile(
   r'(.+?)[\s,:]+(\d{1,3})[\s,]+(\d{1,3})[\s,]+(\d{1,3})\s*(:.*)?'
 )
-_LISTED = 10  # names, values or colours in a message
 
 Color = tuple[int, int, int]
 
@@ -86,6 +86,12 @@ def _check_classes(
   colors: list[Color | None],
   ignored: list[Color],
 ) -> None:
+  if names and all(map(_NUMBERED.fullmatch, names)):
+    raise UserError(
+      f'{where}: every line begins with a number ({listed(names)}). A class '
+      'has the number of its line, from 0: delete the numbers, sort the lines '
+      'by them, and name the classes of numbers that are left out as well.'
+    )
   without = [n for n, c in zip(names, colors, strict=False) if c is None]
   given = [color for color in (*colors, *ignored) if color]
   faults = {
@@ -106,10 +112,3 @@ def _check_classes(
 
 def _repeated(entries: list) -> list:
   return sorted({entry for entry in entries if entries.count(entry) > 1})
-
-
-def listed(entries: list) -> str:
-  """Up to ten entries as text, and how many more there are."""
-  more = len(entries) - _LISTED
-  text = ', '.join(str(entry) for entry in entries[:_LISTED])
-  return f'{text} and {more} more' if more > 0 else text

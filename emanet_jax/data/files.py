@@ -46,6 +46,12 @@ class File:
       raise UserError(f'{self.where} does not exist.')
     try:
       content = self._read()
+    except RuntimeError as error:  # zipfile's, NotImplementedError included
+      raise UserError(
+        f'{self.where} cannot be read ({error}): it is compressed or encrypted '
+        'in a way that is not supported. Unpack the archive and give the '
+        'folder.'
+      ) from error
     except (OSError, *archives.DAMAGE) as error:
       raise UserError(
         f'{self.where} cannot be read ({error}). Give this user the right to '
@@ -77,9 +83,9 @@ class Files:
 
   Args:
     root: The user's folder, or one archive.
-    checksums: Name of an archive or file directly in the folder → 'md5:…',
-      'sha1:…' or '' where none is published. Archives named here are opened,
-      others are not: a folder of downloads holds more than data sets.
+    checksums: Path of an archive or file in the folder → 'md5:…', 'sha1:…' or
+      '' where none is published. Archives named here are opened, others are
+      not: a folder of downloads holds more than data sets.
     scratch: Folder for the content of .tgz archives while they are in use.
 
   Raises:
@@ -191,7 +197,7 @@ class _Folder:
         folders.clear()
         continue
       seen.add((status.st_dev, status.st_ino))
-      folders.sort()
+      folders[:] = sorted(f for f in folders if not f.startswith('.'))
       relative = pathlib.Path(place).relative_to(self._root)
       for name in sorted(names):
         if not name.startswith('.'):  # such as ._photo.jpg, from a Mac

@@ -1,7 +1,6 @@
 """Looks a prepared data set over, record by record."""
 
 import os
-import time
 from collections.abc import Sequence
 
 import grain
@@ -9,11 +8,10 @@ import numpy as np
 from absl import logging
 
 from emanet_jax.data import checks
+from emanet_jax.data.pace import Pace
 from emanet_jax.data.prepared import Dataset
 from emanet_jax.data.spec import Example
 from emanet_jax.errors import UserError
-
-_LOG_SECONDS = 5
 
 
 def inspect_counts(dataset: Dataset) -> list[str]:
@@ -64,15 +62,14 @@ def _inspect_split(dataset: Dataset, split: str, sample: int) -> list[str]:
     .map(look)
     .to_iter_dataset(grain.ReadOptions(threads, 4 * threads))
   )
-  problems, ids, logged = [], set(), time.monotonic()
+  problems, ids, pace = [], set(), Pace()
   for done, (name, problem) in enumerate(results):
     if problem:
       problems.append(problem)
     elif name in ids:
       problems.append(f'{split}: the id {name!r} occurs twice')
     ids.add(name)
-    if time.monotonic() - logged > _LOG_SECONDS:
-      logged = time.monotonic()
+    if pace.is_due():
       logging.info('Checking %s: %d of %d', split, done, total)
   logging.info(
     '%s: %d of %d examples looked at, %d problem(s)',

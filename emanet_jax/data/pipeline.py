@@ -75,6 +75,8 @@ def train_iterator(
     'name': dataset.spec.name,
     'train_split': config.train_split,
     'num_examples': dataset.num_examples(config.train_split),
+    'fingerprint': dataset.fingerprint(config.train_split),
+    'classes': list(dataset.spec.classes),
     'seed': seed,
     **options,
   }

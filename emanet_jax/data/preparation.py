@@ -10,7 +10,7 @@ import ml_collections
 import tensorflow_datasets as tfds
 from absl import logging
 
-from emanet_jax.data import datasets
+from emanet_jax.data import datasets, origin
 from emanet_jax.data.files import Files
 from emanet_jax.data.prepared import SUMMARY, Dataset, load_dataset
 from emanet_jax.data.scratch import alone
@@ -49,12 +49,11 @@ def open_dataset(
       splits=splits,
       allow_partial=config.allow_partial,
     )
-  dataset = _load(directory, config.manual_dir)
+  dataset = load_dataset(directory)
+  origin.check(dataset, config.manual_dir, _data_dir(config.data_dir))
+  _check_splits(dataset, splits)
   if not config.allow_partial:
     _check_counts(dataset.spec, dataset.counts, directory, splits)
-  for split in splits:
-    dataset.num_examples(split)
-    dataset.require_labels(split)
   counts = ', '.join(f'{s} {n}' for s, n in dataset.counts.items())
   logging.info('Data set %s in %s: %s', dataset.spec.name, directory, counts)
   return dataset
@@ -82,7 +81,7 @@ def prepare(
   """Reads, checks and writes a data set; it appears only when complete.
 
   A preparation that was killed leaves nothing that loads; the next one clears
-  it away and starts anew. Both cores decode; memory holds one shard (256 MB of
+  it away and starts anew. All cores decode; memory holds one shard (256 MB of
   photos).
 
   Args:
@@ -90,7 +89,8 @@ def prepare(
     manual_dir: Folder of the published files, archives or unpacked, or one
       archive.
     data_dir: Where prepared sets live; '' = ./data.
-    splits: Those that must be complete; None = all that are found.
+    splits: Those that must be there, labelled and complete; None = all that are
+      found must be complete.
     allow_partial: Accept another number of images than published.
     max_bad_share: Of the examples, in [0, 1], which may be damaged and are
       then left out and reported; 0 = stop at the first.
@@ -100,39 +100,32 @@ def prepare(
 
   Raises:
     UserError: Unknown name, missing or damaged files, too few images, no room
-      on the disk.
+      on the disk; or a user's own folder has changed since it was prepared.
   """
   builder_class = datasets.get_dataset(name)
   target = prepared_directory(name, data_dir)
   with alone(_data_dir(data_dir), name) as scratch:
     if target.exists():
-      return _load(target, manual_dir)
-    spec, files = builder_class.SPEC, None
-    if spec.download:
-      root = _manual_root(spec, manual_dir, target)
-      files = Files(root, spec.checksums, scratch)
-      spec = builder_class.describe(files)
+      dataset = load_dataset(target)
+      origin.check(dataset, manual_dir, _data_dir(data_dir))
+      origin.tell_what_is_left(dataset, manual_dir, scratch)
+      return dataset
     builder = builder_class(data_dir=scratch, file_format='array_record')
-    builder.spec = spec
+    builder.spec = spec = builder_class.SPEC
+    root = _manual_root(spec, manual_dir, target) if spec.download else None
+    files = Files(root, spec.checksums, scratch) if root else None
     builder.found = {s: i for s, i in builder.find(files).items() if i}
     counts = {split: len(items) for split, items in builder.found.items()}
-    where = files.root if files else target
-    if not counts:
-      raise UserError(
-        f'{where} holds no image of {name}: at least one is needed. '
-        f'{spec.download}'
-      )
-    if not allow_partial:
-      _check_counts(spec, counts, where, splits)
+    _check_found(builder.spec, counts, root or target, splits, allow_partial)
     logging.info(
       'Preparing %s (%s) from %s to %s; this happens once.',
       name,
       ', '.join(f'{split} {n}' for split, n in counts.items()),
-      files.root if files else 'the generator',
+      root or 'the generator',
       target,
     )
-    builder.survey = Survey(spec, counts, max_bad_share)
-    written = _write(builder, str(files.root) if files else '')
+    builder.survey = Survey(builder.spec, counts, max_bad_share)
+    written = _write(builder, root, _data_dir(data_dir))
     target.parent.mkdir(exist_ok=True)
     os.rename(written, target)
   dataset = load_dataset(target)
@@ -143,42 +136,56 @@ def prepare(
   return dataset
 
 
-def _load(directory: pathlib.Path, manual_dir: str) -> Dataset:
-  """Opens a prepared set, unless another one of the same name is meant."""
-  dataset = load_dataset(directory)
-  logging.info('%s was prepared from %s', directory, dataset.origin)
-  is_published = datasets.get_dataset(dataset.spec.name).SPEC.classes
-  if (
-    manual_dir and not is_published and dataset.origin != str(_root(manual_dir))
-  ):
-    raise UserError(
-      f'{directory} was prepared from {dataset.origin}, not from {manual_dir}. '
-      'Give each folder a data_dir of its own, or delete the prepared one to '
-      'prepare it anew.'
-    )
-  return dataset
-
-
-def _root(manual_dir: str) -> pathlib.Path:
-  return pathlib.Path(manual_dir).expanduser().resolve()
-
-
 def _data_dir(data_dir: str) -> pathlib.Path:
   return pathlib.Path(data_dir or 'data').expanduser().resolve()
 
 
-def _write(builder: datasets.base.SegmentationBuilder, origin: str) -> str:
+def _check_found(
+  spec: DatasetSpec,
+  counts: Mapping[str, int],
+  where: pathlib.Path,
+  splits: Sequence[str] | None,
+  allow_partial: bool,
+) -> None:
+  """Checks what was found, before the long part."""
+  if not counts:
+    raise UserError(
+      f'{where} holds no image of {spec.name}: at least one is needed. '
+      f'{spec.download}'
+    )
+  _check_splits(Dataset(spec, where, counts), splits or ())
+  if not allow_partial:
+    _check_counts(spec, counts, where, splits)
+  if absent := [split for split in spec.num_examples if split not in counts]:
+    logging.info('%s lacks %s of %s.', where, ', '.join(absent), spec.name)
+
+
+def _check_splits(dataset: Dataset, splits: Sequence[str]) -> None:
+  for split in splits:
+    dataset.num_examples(split)
+    dataset.require_labels(split)
+
+
+def _write(
+  builder: datasets.base.SegmentationBuilder,
+  root: pathlib.Path | None,
+  data_dir: pathlib.Path,
+) -> str:
   """Writes the records and reads them back; returns their folder."""
   tfds.disable_progress_bar()  # The survey logs the progress.
   written = pathlib.Path(builder.data_dir)
+  summary = {'origin': str(root or ''), 'listing': ''}
+  if root and not builder.spec.num_examples:  # nobody published this
+    summary['listing'] = origin.listing(root, data_dir)
   try:
     builder.download_and_prepare()
     builder.survey.check()
-    summary = {
-      'spec': dataclasses.asdict(builder.spec),
-      'origin': origin,
-      'report': builder.survey.report(),
-    }
+    if not builder.spec.num_examples:
+      builder.spec = dataclasses.replace(
+        builder.spec, num_examples=builder.survey.counts()
+      )
+    summary['spec'] = dataclasses.asdict(builder.spec)
+    summary['report'] = builder.survey.report()
     (written / SUMMARY).write_text(json.dumps(summary, indent=1))
     dataset = load_dataset(written)
     for split in dataset.counts:
@@ -186,7 +193,8 @@ def _write(builder: datasets.base.SegmentationBuilder, origin: str) -> str:
         pass
   except UserError:
     raise
-  # The ArrayRecord writer raises RuntimeError for a disk that is full.
+  # The ArrayRecord writer raises RuntimeError for a disk that is full; what
+  # reading raises is `base.ReadingError`.
   except (OSError, RuntimeError) as error:
     raise UserError(
       f'{builder.spec.name} could not be written to {written} ({error}). Make '
@@ -205,7 +213,7 @@ def _manual_root(
       ' or --config.data.data_dir where it is prepared already). '
       f'{spec.download}'
     )
-  root = _root(manual_dir)
+  root = origin.resolve(manual_dir)
   if not root.exists():
     raise UserError(
       f'manual_dir {root} is no folder; expected the published '
@@ -226,9 +234,10 @@ def _check_counts(
   splits: Sequence[str] | None,
 ) -> None:
   differing = [
-    f'{split} has {count} of {spec.num_examples[split]}'
-    for split, count in counts.items()
-    if (splits is None or split in splits) and count != spec.num_examples[split]
+    f'{split} has {counts[split]} of {published}'
+    for split, published in spec.num_examples.items()
+    if split in (counts if splits is None else splits)
+    and counts[split] != published
   ]
   if differing:
     raise UserError(

@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 from emanet_jax.data.spec import DatasetSpec
 from emanet_jax.errors import UserError
 
-SUMMARY = 'preparation.json'  # beside the records: spec, origin, report
+SUMMARY = 'preparation.json'  # beside the records: spec, origin, …, report
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,12 +23,14 @@ class Dataset:
     directory: The folder of its ArrayRecord files.
     counts: Number of examples of every split that was prepared.
     origin: The folder or archive that it was prepared from; '' = generated.
+    listing: Digest of the files that lay there, see `origin`; '' = not kept.
   """
 
   spec: DatasetSpec
   directory: pathlib.Path
   counts: Mapping[str, int]
   origin: str = dataclasses.field(default='', kw_only=True)
+  listing: str = dataclasses.field(default='', kw_only=True)
 
   def num_examples(self, split: str) -> int:
     """Returns a split's size; raises UserError when it is not there."""
@@ -36,14 +38,15 @@ class Dataset:
       expected = ', '.join(self.spec.num_examples)
       raise UserError(
         f'{self.spec.name} has no split {split!r} in {self.directory}, which '
-        f'holds {", ".join(self.counts)} of {expected}. If the manual '
-        'directory lacked it: complete that, delete the prepared folder, and '
-        f'start again with --config.data.manual_dir. {self.spec.download}'
+        f'holds {", ".join(self.counts)}{expected and f" of {expected}"}. If '
+        'the manual directory lacks it: complete that, delete what is prepared '
+        'already, and start again with --config.data.manual_dir. '
+        f'{self.spec.download}'
       )
     return self.counts[split]
 
   def require_labels(self, split: str) -> None:
-    """Raises UserError for a split whose labels the publisher keeps."""
+    """Raises UserError for a split without labels."""
     if split in self.spec.unlabelled:
       raise UserError(
         f'{self.spec.name} {split} has no labels: it can be neither trained '
@@ -77,6 +80,18 @@ class Dataset:
       ) from error
     return source
 
+  def largest(self, split: str) -> tuple[int, int]:
+    """The greatest height and the greatest width of a split's images."""
+    height, width = self.report()['splits'][split]['largest']
+    return height, width
+
+  def fingerprint(self, split: str) -> str:
+    """SHA-256 over a split's ids, photos and labels, in order.
+
+    '' for a set that was prepared before there were fingerprints.
+    """
+    return self.report()['splits'][split].get('fingerprint', '')
+
   def report(self) -> dict[str, Any]:
     """What its preparation met, see `survey.Survey.report`."""
     return json.loads((self.directory / SUMMARY).read_text())['report']
@@ -103,4 +118,10 @@ def load_dataset(directory: pathlib.Path) -> Dataset:
       'point --config.data.data_dir to another.'
     ) from error
   counts = {split: info.num_examples for split, info in splits.items()}
-  return Dataset(spec, directory, counts, origin=summary['origin'])
+  return Dataset(
+    spec,
+    directory,
+    counts,
+    origin=summary['origin'],
+    listing=summary.get('listing', ''),
+  )

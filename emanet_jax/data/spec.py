@@ -20,16 +20,17 @@ class DatasetSpec:
     name: The name in configs, which is also the name of the file.
     classes: Class names; the position is the label.
     palette: One (red, green, blue) in 0..255 a class, for pictures.
-    num_examples: Split name to the published number of images.
+    num_examples: Split name to the published number of images; of a user's own,
+      which nobody published, to the number that was prepared.
     homepage: Where the data set is described.
     citation: BibTeX.
     licence: Terms in a sentence, for whoever wants to use the photos.
     download: What to get and which folders the manual directory then holds;
       '' when the images are generated and nothing is needed.
-    checksums: Published archives and files that are used where they lie in the
-      manual directory; name → 'md5:…', 'sha1:…', or '' when none is known.
-    unlabelled: Splits whose labels the publisher keeps: all of every label is
-      255.
+    checksums: Published archives and files that are used where they lie; path
+      in the manual directory → 'md5:…', 'sha1:…', or '' when none is known.
+    unlabelled: Splits without labels, such as those that the publisher keeps:
+      all of every label is 255.
   """
 
   name: str

@@ -2,7 +2,7 @@
 
 import collections
 import dataclasses
-import time
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,10 +10,10 @@ import numpy as np
 from absl import logging
 from jaxtyping import Int
 
+from emanet_jax.data.pace import Pace
 from emanet_jax.data.spec import IGNORE_LABEL, DatasetSpec
 from emanet_jax.errors import UserError
 
-_LOG_SECONDS = 5
 _SIDE = 128  # pixels of the longer side that a bin of the histogram spans
 
 
@@ -27,6 +27,7 @@ class _Split:
   longer_sides: collections.Counter = dataclasses.field(
     default_factory=collections.Counter
   )
+  fingerprint: Any = dataclasses.field(default_factory=hashlib.sha256)
 
 
 class Survey:
@@ -35,7 +36,8 @@ class Survey:
   Args:
     spec: The data set.
     totals: Split name to the number of its items.
-    max_bad_share: Of all items, in [0, 1]; 0 stops at the first bad one.
+    max_bad_share: Of all items, in [0, 1]; 0 stops at the first bad one, else
+      one at least is tolerated.
   """
 
   def __init__(
@@ -44,19 +46,31 @@ class Survey:
     self.bad: list[str] = []
     self._spec, self._totals = spec, totals
     self._tolerant = max_bad_share > 0
-    self._max_bad = int(max_bad_share * sum(totals.values()))
+    self._max_bad = max(1, int(max_bad_share * sum(totals.values())))
     self._splits = {split: _Split() for split in totals}
-    self._start = self._logged = time.monotonic()
+    self._pace = Pace()
 
   def add(
-    self, split: str, size: tuple[int, int], counts: Int[np.ndarray, '256']
+    self,
+    split: str,
+    size: tuple[int, int],
+    counts: Int[np.ndarray, '256'],
+    digest: bytes = b'',
   ) -> None:
-    """Counts a good example: its height and width and its pixels a label."""
+    """Counts a good example, in the order in which it is stored.
+
+    Args:
+      split: Its split.
+      size: Height and width.
+      counts: Pixels a label.
+      digest: Of all that is stored of it.
+    """
     state = self._splits[split]
     state.images += 1
     state.counts += counts
     state.largest = tuple(map(max, state.largest, size))
     state.longer_sides[max(size) // _SIDE] += 1
+    state.fingerprint.update(digest)
     self._log(split)
 
   def add_bad(self, split: str, error: UserError) -> None:
@@ -69,29 +83,27 @@ class Survey:
       raise error
     self.bad.append(f'{split}: {error}')
     if len(self.bad) > self._max_bad:
-      listed = '\n'.join(f'  {line}' for line in self.bad[:20])
+      first = '\n'.join(f'  {line}' for line in self.bad[:20])
       raise UserError(
         f'{self._spec.name}: more than {self._max_bad} of '
         f'{sum(self._totals.values())} examples are bad, the most that '
-        f'--max_bad_share allows. The first are:\n{listed}'
+        f'--max_bad_share allows. The first are:\n{first}'
       )
 
   def check(self) -> None:
     """Raises a UserError when a split has ended without a sound example."""
     for split, state in self._splits.items():
       if not state.images:
-        listed = '\n'.join(f'  {line}' for line in self.bad[-20:])
+        last = '\n'.join(f'  {line}' for line in self.bad[-20:])
         raise UserError(
-          f'{self._spec.name}: no example of {split} is sound:\n{listed}'
+          f'{self._spec.name}: no example of {split} is sound:\n{last}'
         )
 
   def _log(self, split: str) -> None:
-    now = time.monotonic()
-    if now - self._logged < _LOG_SECONDS:
+    if not self._pace.is_due():
       return
-    self._logged = now
     done = sum(s.images for s in self._splits.values()) + len(self.bad)
-    rate = done / (now - self._start)
+    rate = done / self._pace.seconds
     left = (sum(self._totals.values()) - done) / rate
     logging.info(
       'Preparing %s: %s %d of %d, %.0f images/s, ETA %d:%02d',
@@ -103,17 +115,21 @@ class Survey:
       *divmod(round(left), 60),
     )
 
+  def counts(self) -> dict[str, int]:
+    """Good examples of each split so far."""
+    return {name: split.images for name, split in self._splits.items()}
+
   def report(self) -> dict[str, Any]:
     """Everything collected, as JSON can hold it.
 
     Returns:
       'seconds', 'bad' (messages), and 'splits': name to 'images', 'pixels'
       (class name to share of all pixels), 'ignored' (share), 'largest'
-      (greatest height, greatest width) and 'longer_side' (pixels, 'from–to', to
-      images).
+      (greatest height, greatest width), 'longer_side' (pixels, 'from–to', to
+      images) and 'fingerprint' (SHA-256 over ids, photos and labels in order).
     """
     return {
-      'seconds': round(time.monotonic() - self._start, 1),
+      'seconds': round(self._pace.seconds, 1),
       'bad': self.bad,
       'splits': {
         name: _split_report(split, self._spec.classes)
@@ -133,6 +149,7 @@ def _split_report(split: _Split, classes: Sequence[str]) -> dict[str, Any]:
       f'{_SIDE * b}–{_SIDE * (b + 1) - 1}': split.longer_sides[b]
       for b in sorted(split.longer_sides)
     },
+    'fingerprint': split.fingerprint.hexdigest(),
   }
 
 

@@ -33,8 +33,8 @@ class Crop:
     left: Crop's first column likewise.
     flip: Whether the crop is mirrored left to right.
     size: Height and width of the crop, pixels.
-    angle: By which the finished crop is turned about its centre, in degrees,
-      counter-clockwise.
+    angle: By which the finished crop is turned, in degrees, counter-clockwise,
+      about the centre of the part that the photo covers.
   """
 
   scale: float
@@ -112,7 +112,7 @@ def apply(
     columns = columns[::-1]
   if crop.angle:
     to_photo = _window_matrix(rows, columns, label.shape, full)
-    return _turn(image, label, to_photo, crop)
+    return _turn(image, label, to_photo, crop, _centre(crop, full))
 
   # Only what lies within the photo is computed. The rest is on its right, hence
   # on the left of a mirrored crop.
@@ -165,11 +165,22 @@ def _nearest(positions: np.ndarray, scale: float, length: int) -> np.ndarray:
   return np.minimum((positions / scale).astype(np.intp), length - 1)
 
 
+def _centre(crop: Crop, full: tuple[int, int]) -> tuple[float, float]:
+  """(x, y) in the crop of the middle of what the scaled photo covers of it."""
+  height = min(crop.size, full[0] - crop.top)
+  width = min(crop.size, full[1] - crop.left)
+  x = (width - 1) / 2
+  return crop.size - 1 - x if crop.flip else x, (height - 1) / 2
+
+
 def _turn(
-  image: np.ndarray, label: np.ndarray, to_photo: np.ndarray, crop: Crop
+  image: np.ndarray,
+  label: np.ndarray,
+  to_photo: np.ndarray,
+  crop: Crop,
+  centre: tuple[float, float],
 ) -> tuple[np.ndarray, np.ndarray]:
   """The crop that `to_photo` maps to the photo, turned by its angle."""
-  centre = ((crop.size - 1) / 2,) * 2
   # The inverse map turns back.
   turn = cv2.getRotationMatrix2D(centre, -crop.angle, 1)
   matrix, size = to_photo @ np.vstack([turn, (0, 0, 1)]), (crop.size, crop.size)

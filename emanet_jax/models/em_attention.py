@@ -13,10 +13,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
 from emanet_jax.array import Array
 from emanet_jax.errors import UserError
+from emanet_jax.models import layers
 from emanet_jax.models.layers import Conv, ConvNorm
 from emanet_jax.models.norm import at_least_float32
 
@@ -51,6 +52,7 @@ def m_step(
   z: Float[Array, 'b n k'],
   *,
   norm: str = 'l2',
+  inside: Bool[Array, 'b n'] | None = None,
 ) -> Float[Array, 'b k c']:
   """A_M: each basis as the mean of x weighted by z (equation 9), normalised.
 
@@ -60,7 +62,10 @@ def m_step(
     x: Features, float32.
     z: Responsibilities, float32.
     norm: See `normalize_bases`.
+    inside: Pixels that count; None: all.
   """
+  if inside is not None:
+    z = jnp.where(inside[..., None], z, 0)
   weights = z / (_EPSILON + z.sum(axis=1, keepdims=True))
   mu = jnp.einsum('bnk,bnc->bkc', weights, x, precision=lax.Precision.HIGHEST)
   return normalize_bases(mu, norm)
@@ -103,6 +108,7 @@ def em_attention(
   temperature: float = 1.0,
   norm: str = 'l2',
   gradient: str = 'cut',
+  inside: Bool[Array, 'b n'] | None = None,
 ) -> tuple[Float[Array, 'b n c'], Float[Array, 'b n k'], Float[Array, 'b k c']]:
   """T rounds of EM, then the re-estimation.
 
@@ -118,6 +124,7 @@ def em_attention(
     gradient: 'cut' lets no gradient through to x or mu (the authors' code);
       'last' lets it through the last E step and the re-estimation; 'full'
       through every round.
+    inside: Pixels that count for the bases; None: all.
 
   Returns:
     X̃, Z of the last E step, and μ^(T).
@@ -127,7 +134,7 @@ def em_attention(
 
   def one_round(_, mu):
     z = e_step(x_loop, mu, temperature=temperature)
-    return m_step(x_loop, z, norm=norm)
+    return m_step(x_loop, z, norm=norm, inside=inside)
 
   if gradient != 'full':
     mu = lax.stop_gradient(mu)
@@ -136,7 +143,7 @@ def em_attention(
   mu = lax.fori_loop(0, num_stages - 1, one_round, mu)
   z = e_step(x_last, mu, temperature=temperature)
   z_loop = z if gradient == 'full' else lax.stop_gradient(z)
-  mu = m_step(x_loop, z_loop, norm=norm)
+  mu = m_step(x_loop, z_loop, norm=norm, inside=inside)
   return reestimate(z, mu), z, mu
 
 
@@ -145,15 +152,17 @@ class EMAUnit(nn.Module):
 
   μ⁰ lives in the collection `bases` as `mu` [k, c] float32, and is written
   only in training: μ⁰ ← α μ⁰ + (1 - α) mean_b μ^(T), over the global batch,
-  not renormalised (authors' train.py). The last responsibilities [b, h, w, k]
-  and the final bases [b, k, c] are sown into `intermediates` as
-  `responsibilities` and `bases`.
+  not renormalised (paper, authors' train.py) unless asked for. The last
+  responsibilities [b, h, w, k] and the final bases [b, k, c] are sown into
+  `intermediates` as `responsibilities` and `bases`.
 
   Attributes:
     num_bases: K.
     num_stages: T in training.
     eval_stages: T in evaluation; 0 takes num_stages.
     momentum: α of the moving average.
+    renormalize: Whether the batch mean enters it normalised as the bases are:
+      mmsegmentation's way.
     temperature: λ.
     basis_norm: One of BASIS_NORMS.
     maintenance: How μ⁰ is kept: 'moving_average', 'parameter' (learnt, in
@@ -167,6 +176,7 @@ class EMAUnit(nn.Module):
   num_stages: int = 3
   eval_stages: int = 0
   momentum: float = 0.9
+  renormalize: bool = False
   temperature: float = 1.0
   basis_norm: str = 'l2'
   maintenance: str = 'moving_average'
@@ -175,13 +185,20 @@ class EMAUnit(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, 'b h w c'], *, train: bool
+    self,
+    x: Float[Array, 'b h w c'],
+    *,
+    train: bool,
+    extent: Int[Array, 'b 2'] | None = None,
   ) -> Float[Array, 'b h w c']:
     batch, height, width, channels = x.shape
     y = Conv(channels, use_bias=True, name='conv_in')(x)
     y = at_least_float32(y.reshape(batch, height * width, channels))
 
     mu0, store = self._bases(channels)
+    counted = None
+    if extent is not None:
+      counted = layers.inside(extent, (height, width)).reshape(batch, -1)
     stages = (not train and self.eval_stages) or self.num_stages
     y, z, mu = em_attention(
       y,
@@ -190,9 +207,12 @@ class EMAUnit(nn.Module):
       temperature=self.temperature,
       norm=self.basis_norm,
       gradient=self.gradient,
+      inside=counted,
     )
     if train and store is not None and not self.is_initializing():
       mean = lax.stop_gradient(mu).mean(axis=0)
+      if self.renormalize:
+        mean = normalize_bases(mean, self.basis_norm)
       store.value = self.momentum * mu0 + (1 - self.momentum) * mean
     self.sow('intermediates', 'bases', mu)
     self.sow(

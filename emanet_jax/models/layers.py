@@ -1,18 +1,24 @@
-"""Convolution, pooling and resizing, with PyTorch's numbers.
+"""Convolution and pooling, with PyTorch's numbers.
 
 Every layer is NHWC. Values follow PyTorch's conventions wherever the two
-frameworks differ (symmetric padding, unbiased running variance, corner-aligned
-resizing), because the weights that people have come from there.
+frameworks differ (symmetric padding, unbiased running variance), because the
+weights that people have come from there.
+
+Images of different sizes may share a batch, each in its top left corner. Their
+`extent`, rows and columns [b, 2], then goes with the features: what lies
+outside is taken as zero by whatever looks further than a pixel, so that each
+image gets the features that it has alone.
 """
 
 import functools
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
 from emanet_jax.array import Array
 from emanet_jax.models.norm import BatchNorm
@@ -136,6 +142,30 @@ def _filter_gradient(x, dy, kernel_shape, stride, dilation):
   return gradient.reshape(size, size, channels, features)
 
 
+def inside(
+  extent: Int[Array, 'b 2'], size: Sequence[int]
+) -> Bool[Array, 'b h w']:
+  """Which pixels of a batch of height and width `size` are of the images."""
+  rows = jnp.arange(size[0])[:, None] < extent[:, 0, None, None]
+  return rows & (jnp.arange(size[1]) < extent[:, 1, None, None])
+
+
+def halve(extent: Int[Array, 'b 2'] | None) -> Int[Array, 'b 2'] | None:
+  """The extent after a convolution or pooling of stride 2."""
+  return None if extent is None else (extent + 1) // 2
+
+
+def keep_inside(
+  x: Float[Array, 'b h w c'],
+  extent: Int[Array, 'b 2'] | None,
+  outside: float = 0.0,
+) -> Float[Array, 'b h w c']:
+  """Sets what lies outside the images; without an extent all is inside."""
+  if extent is None:
+    return x
+  return jnp.where(inside(extent, x.shape[1:3])[..., None], x, outside)
+
+
 class Conv(nn.Module):
   """`conv2d` with its parameters: kernel [k, k, c, features], maybe a bias."""
 
@@ -148,8 +178,10 @@ class Conv(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, 'b h w c']
+    self, x: Float[Array, 'b h w c'], extent: Int[Array, 'b 2'] | None = None
   ) -> Float[Array, 'b ho wo features']:
+    if self.kernel_size > 1:
+      x = keep_inside(x, extent)
     size, channels = self.kernel_size, x.shape[-1]
     kernel = self.param(
       'kernel', self.kernel_init, (size, size, channels, self.features)
@@ -174,7 +206,11 @@ class ConvNorm(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, 'b h w c'], *, train: bool
+    self,
+    x: Float[Array, 'b h w c'],
+    *,
+    train: bool,
+    extent: Int[Array, 'b 2'] | None = None,
   ) -> Float[Array, 'b ho wo features']:
     x = Conv(
       self.features,
@@ -183,17 +219,20 @@ class ConvNorm(nn.Module):
       self.dilation,
       kernel_init=self.kernel_init,
       name='conv',
-    )(x)
+    )(x, extent)
     x = BatchNorm(self.norm_momentum, name='norm')(x, train=train)
     return nn.relu(x) if self.use_relu else x
 
 
-def max_pool(x: Float[Array, 'b h w c']) -> Float[Array, 'b ho wo c']:
+def max_pool(
+  x: Float[Array, 'b h w c'], extent: Int[Array, 'b 2'] | None = None
+) -> Float[Array, 'b ho wo c']:
   """3×3 maximum with stride 2 and padding 1, first over rows, then columns.
 
   As maxima of strided slices its gradient is a few selections instead of the
   slow scatter of `reduce_window`.
   """
+  x = keep_inside(x, extent, -jnp.inf)
   for axis in (1, 2):
     size = (x.shape[axis] - 1) // 2 + 1
     pads = [(0, 0)] * 4
@@ -205,38 +244,3 @@ def max_pool(x: Float[Array, 'b h w c']) -> Float[Array, 'b ho wo c']:
     ]
     x = functools.reduce(jnp.maximum, taps)
   return x
-
-
-def resize_bilinear(
-  x: Float[Array, 'b h w c'], size: tuple[int, int], *, align_corners: bool
-) -> Float[Array, 'b ho wo c']:
-  """Bilinear interpolation as two dense products, one an axis.
-
-  Args:
-    x: Features; the result keeps their dtype.
-    size: Output height and width, in pixels.
-    align_corners: PyTorch's flag: corner pixels' centres coincide (the
-      authors), or corner pixels' outer edges do.
-  """
-  rows = _interpolation_matrix(x.shape[1], size[0], align_corners)
-  cols = _interpolation_matrix(x.shape[2], size[1], align_corners)
-  product = functools.partial(jnp.einsum, precision=lax.Precision.HIGHEST)
-  x = product('oh,bhwc->bowc', rows.astype(x.dtype), x)
-  return product('ow,bhwc->bhoc', cols.astype(x.dtype), x)
-
-
-def _interpolation_matrix(
-  size: int, out: int, align_corners: bool
-) -> np.ndarray:
-  """Weights of a 1-D linear interpolation, float32 [out, size]."""
-  if align_corners:
-    position = np.arange(out) * ((size - 1) / max(out - 1, 1))
-  else:
-    position = np.clip((np.arange(out) + 0.5) * (size / out) - 0.5, 0, size - 1)
-  low = np.minimum(position.astype(int), size - 1)
-  high = np.minimum(low + 1, size - 1)
-  fraction = position - low
-  weights = np.zeros((out, size), np.float32)
-  np.add.at(weights, (np.arange(out), low), 1 - fraction)
-  np.add.at(weights, (np.arange(out), high), fraction)
-  return weights

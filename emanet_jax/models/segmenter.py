@@ -2,22 +2,22 @@
 
 import importlib
 import pkgutil
+import types
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from emanet_jax.array import Array
 from emanet_jax.errors import UserError
-from emanet_jax.models import heads, resnet
-from emanet_jax.models.layers import resize_bilinear
+from emanet_jax.models import auxiliary_head, backbones, heads
 from emanet_jax.models.norm import at_least_float32
+from emanet_jax.models.resize import resize_bilinear
 
 DTYPES = ('float32', 'bfloat16', 'float64')
-BACKBONES = {'resnet': resnet.create}
 
 # Of ImageNet's RGB images in [0, 1]: what the backbones were trained on.
 MEAN = (0.485, 0.456, 0.406)
@@ -43,26 +43,42 @@ class Segmenter(nn.Module):
     dtype: Compute dtype of the features, one of DTYPES. Under 'bfloat16' the
       parameters, statistics, EM arithmetic and logits stay float32; 'float64'
       is for comparisons and needs JAX's x64 mode.
+    auxiliary_head: In training its logits, at the image's size, are sown into
+      the collection `auxiliary` as `logits`; evaluation leaves it out.
+    auxiliary_weight: Of their loss, beside the main one.
   """
 
   backbone: nn.Module
   head: nn.Module
   align_corners: bool
   dtype: str
+  auxiliary_head: nn.Module | None = None
+  auxiliary_weight: float = 0.0
 
   def __call__(
-    self, image: Float[Array, 'b h w 3'], *, train: bool = False
+    self,
+    image: Float[Array, 'b h w 3'],
+    *,
+    train: bool = False,
   ) -> Float[Array, 'b h w classes']:
     """Logits, float32, at the size of the normalised image."""
-    logits = self.low_resolution(image, train=train)
-    return resize_bilinear(
-      logits, image.shape[1:3], align_corners=self.align_corners
-    )
+    return self._upsample(self.low_resolution(image, train=train), image)
 
   def low_resolution(
-    self, image: Float[Array, 'b h w 3'], *, train: bool = False
+    self,
+    image: Float[Array, 'b h w 3'],
+    *,
+    train: bool = False,
+    extent: Int[Array, 'b 2'] | None = None,
   ) -> Float[Array, 'b ho wo classes']:
-    """Logits, float32, at the backbone's output resolution."""
+    """Logits, float32, at the backbone's output resolution.
+
+    Args:
+      image: Normalised.
+      train: Whether statistics and bases are those of the batch, and move.
+      extent: Height and width of each image, where it does not fill the batch:
+        it gets the logits that it has alone. Not for training.
+    """
     if image.ndim != 4 or image.shape[-1] != 3:
       raise UserError(f'image is {image.shape}; expected [b, h, w, 3]')
     if not jnp.issubdtype(image.dtype, jnp.floating):
@@ -71,8 +87,27 @@ class Segmenter(nn.Module):
         'emanet_jax.models.segmenter.normalize makes them of RGB in 0…255'
       )
     image = jnp.asarray(image, self.dtype)
-    features = self.backbone(image, train=train)
-    return at_least_float32(self.head(features, train=train))
+    features = self.backbone(image, train=train, extent=extent)
+    if self.auxiliary_head and (train or self.is_initializing()):
+      logits = self.auxiliary_head(features, train=train)
+      if not self.is_initializing():
+        self.sow('auxiliary', 'logits', self._upsample(logits, image))
+    extent = self.backbone.out_extent(extent)
+    return at_least_float32(self.head(features, train=train, extent=extent))
+
+  def _upsample(self, logits, image):
+    return resize_bilinear(
+      logits, image.shape[1:3], align_corners=self.align_corners
+    )
+
+  @property
+  def output_stride(self) -> int:
+    """Pixels of the image per pixel of the features."""
+    return self.backbone.output_stride
+
+  def out_extent(self, extent: Int[Array, 'b 2']) -> Int[Array, 'b 2']:
+    """The images' extent in the logits of `low_resolution`."""
+    return self.backbone.out_extent(extent)
 
   def frozen_params(self) -> tuple[tuple[str, ...], ...]:
     """Paths in `params` of subtrees that never get a gradient."""
@@ -102,26 +137,27 @@ def create_model(
   if num_classes < 1:
     raise UserError(f'num_classes is {num_classes}; it must be ≥ 1')
   backbone, head = dict(config.backbone), dict(config.head)
+  auxiliary = dict(config.auxiliary_head)
+  weight = auxiliary.pop('weight')
+  if weight < 0:
+    raise UserError(f'model.auxiliary_head.weight is {weight}; it must be ≥ 0')
+  given = num_classes, config.norm_momentum
+  second = auxiliary_head.create(*given, **auxiliary)
   return Segmenter(
-    _find_backbone(backbone.pop('name'))(
+    _find(backbones, 'backbone', backbone.pop('name'))(
       norm_momentum=config.norm_momentum, **backbone
     ),
-    _find_head(head.pop('name'))(num_classes, config.norm_momentum, **head),
+    _find(heads, 'head', head.pop('name'))(*given, **head),
     config.align_corners,
     config.dtype,
+    second if weight else None,
+    weight,
   )
 
 
-def _find_backbone(name: str):
-  if name not in BACKBONES:
-    raise UserError(
-      f'model.backbone.name is {name!r}; known are {sorted(BACKBONES)}'
-    )
-  return BACKBONES[name]
-
-
-def _find_head(name: str):
-  known = sorted(m.name for m in pkgutil.iter_modules(heads.__path__))
+def _find(package: types.ModuleType, part: str, name: str):
+  """The `create` of the package's file of that name."""
+  known = sorted(m.name for m in pkgutil.iter_modules(package.__path__))
   if name not in known:
-    raise UserError(f'model.head.name is {name!r}; known are {known}')
-  return importlib.import_module(f'{heads.__name__}.{name}').create
+    raise UserError(f'model.{part}.name is {name!r}; known are {known}')
+  return importlib.import_module(f'{package.__name__}.{name}').create

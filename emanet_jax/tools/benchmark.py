@@ -20,6 +20,7 @@ from emanet_jax.benchmarks import photos
 from emanet_jax.config import default_config
 from emanet_jax.data import pipeline
 from emanet_jax.errors import UserError
+from emanet_jax.progress import log_own_progress
 
 _SECONDS = flags.DEFINE_float('seconds', 30.0, 'Time to measure for.')
 _OUT = flags.DEFINE_string('out', '', 'JSON file to write the figures to.')
@@ -39,6 +40,11 @@ _SPLIT = flags.DEFINE_string('split', 'trainaug', 'input: its split.')
 
 
 def _input() -> tuple[dict[str, Any], str]:
+  if flags.FLAGS['name'].present and not _DATA_DIR.value:
+    raise UserError(
+      f'--name={_NAME.value} needs --data_dir=R, the folder in which it is '
+      'prepared; without both, photos are made up.'
+    )
   config = default_config().data
   config.name, config.train_split = _NAME.value, _SPLIT.value
   config.crop_size, config.num_threads = _CROP.value, _THREADS.value
@@ -62,6 +68,7 @@ def main(argv: list[str]) -> None:
   """Runs one benchmark, prints its table and writes its figures."""
   if len(argv) != 2 or argv[1] not in _BENCHMARKS:
     raise app.UsageError(f'give one of {", ".join(_BENCHMARKS)}')
+  log_own_progress()
   try:
     result, text = _BENCHMARKS[argv[1]]()
   except (UserError, OSError) as error:

@@ -1,195 +1,166 @@
-"""PyTorch weights in: the authors' EMANet and the deep-stem ImageNet ResNets.
+"""Weights from PyTorch networks, and back to them.
 
   python -m emanet_jax.tools.convert_torch final.pth pretrained/emanet101
-  ... --config.init_from=pretrained/emanet101
+  python -m emanet_jax.tools.convert_torch --reverse runs/voc emanet101.pth
 
-The source is recognised by its tensors' names, its depth, widths and classes
-by their shapes. Every tensor is accounted for: one that is unknown, missing or
-of another shape than the network's is an error that lists both sides.
+Reads the EMANet of its authors and of mmsegmentation, and ResNets: the authors'
+and mmsegmentation's with a deep stem, torchvision's with a 7×7 one; from `.pth`
+files (with PyTorch, but never running what a pickle may hold) or `.safetensors`
+(without). What is written is a workdir: a whole network can be evaluated, and
+both it and a backbone can be started from, with `--config.init_from=DST`.
+
+`--reverse` writes a workdir's latest step, or the one in
+WORKDIR/checkpoints/STEP, by the names of the network that it is like: the
+authors' as a rule.
 """
 
 import os
-import re
+import shlex
 import sys
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from absl import app, logging
+from absl import app, flags, logging
 from flax import traverse_util
+from safetensors import SafetensorError
+from safetensors import numpy as safetensors
 
 from emanet_jax import checkpoint
-from emanet_jax.config import default_config
+from emanet_jax.config import as_plain_dict, default_config
 from emanet_jax.errors import UserError
-from emanet_jax.models.segmenter import create_model
-from emanet_jax.models.torch_names import Path, authors_names, imagenet_names
+from emanet_jax.models.torch_weights import (
+  network_from_torch,
+  torch_from_variables,
+  variables_from_torch,
+)
+from emanet_jax.progress import log_own_progress
+
+__all__ = ['read', 'variables_from_torch', 'write']
+
+_REVERSE = flags.DEFINE_bool(
+  'reverse', False, 'From a workdir to a PyTorch file.'
+)
 
 
-def variables_from_torch(state_dict: dict[str, np.ndarray]) -> dict:
-  """The Flax variables that a PyTorch state dict holds.
+def read(path: str) -> tuple[dict[str, np.ndarray], int]:
+  """Name → array of a file of weights; and the step, 0 where it tells none.
 
   Args:
-    state_dict: Name → array, in PyTorch's layout, of the authors' EMANet
-      (`extractor.*, fc0.*, emau.*, fc1.*, fc2.*`) or of a deep-stem ImageNet
-      ResNet (`conv1.{0,1,3,4,6}.*, bn1.*, layer{1..4}.*, fc.*`). A leading
-      `module.` is dropped; `num_batches_tracked` counters and the ImageNet
-      classifier `fc` have no counterpart.
-
-  Returns:
-    For an EMANet the whole `{'params', 'batch_stats', 'bases'}` of
-    `create_model`; for a ResNet `{'params', 'batch_stats'}` of the backbone
-    alone. float32 NumPy arrays.
+    path: `.safetensors`; else what torch.save wrote: a state dict, alone or
+      as `net` (the authors) or `state_dict` (mmsegmentation) of a dictionary.
 
   Raises:
-    UserError: An unknown source, or any tensor unknown, missing or misshaped.
+    UserError: The file is missing, unreadable or holds no tensors, or PyTorch
+      is needed and not installed.
   """
-  tensors = {
-    name.removeprefix('module.'): np.asarray(value)
-    for name, value in state_dict.items()
-    if not name.endswith('num_batches_tracked')
-  }
-  if 'emau.mu' in tensors:
-    names = authors_names(_stage_sizes(tensors, r'extractor\.([4-7])', first=4))
-  elif 'conv1.0.weight' in tensors:
-    names = imagenet_names(_stage_sizes(tensors, r'layer([1-4])', first=1))
-    tensors = {k: v for k, v in tensors.items() if not k.startswith('fc.')}
-  else:
+  if not os.path.isfile(path):
+    raise UserError(f'{path}: no such file')
+  if not path.endswith('.safetensors'):
+    return _read_pth(path)
+  try:
+    return safetensors.load_file(path), 0
+  except (SafetensorError, KeyError, TypeError) as error:
     raise UserError(
-      "not a known network: expected the authors' EMANet (with 'emau.mu') or "
-      "a deep-stem ImageNet ResNet (with 'conv1.0.weight'), got tensors like "
-      f'{sorted(tensors)[:5]}'
-    )
-  _refuse(
-    {
-      'the network has no place for': [
-        f'{name} {tensors[name].shape}' for name in tensors.keys() - names
-      ],
-      'the file lacks': [
-        f'{name} ({"/".join(names[name])})' for name in names.keys() - tensors
-      ],
-      'nothing is in': [
-        f'{name} {value.shape}'
-        for name, value in tensors.items()
-        if not value.size
-      ],
-    }
-  )
-  found = {names[n]: _to_flax(value) for n, value in tensors.items()}
-  expected = _expected_shapes(found)
-  _refuse(
-    {
-      'shapes differ (in Flax layout) at': [
-        f'{name}: file {found[path].shape}, network {expected[path]}'
-        for name, path in names.items()
-        if found[path].shape != expected[path]
-      ]
-    }
-  )
-  return traverse_util.unflatten_dict(found)
+      f'{path}: not a readable .safetensors file: {error}'
+    ) from error
 
 
-def _stage_sizes(tensors: dict, stage: str, first: int) -> list[int]:
-  """Blocks of each stage, from the names of their tensors."""
-  sizes = [1] * 4
-  for name in tensors:
-    if match := re.match(stage + r'\.(\d+)\.', name):
-      index = int(match[1]) - first
-      sizes[index] = max(sizes[index], int(match[2]) + 1)
-  return sizes
-
-
-def _to_flax(value: np.ndarray) -> np.ndarray:
-  value = np.asarray(value, np.float32)
-  if value.ndim == 4:  # [out, in, h, w] → [h, w, in, out]
-    value = value.transpose(2, 3, 1, 0)
-  elif value.ndim == 3 and value.shape[0] == 1:  # μ⁰: [1, C, K] → [K, C]
-    value = value[0].T
-  return value.copy()
-
-
-def _expected_shapes(found: dict[Path, np.ndarray]) -> dict[Path, tuple]:
-  """Shapes of the network whose widths the tensors themselves give."""
-
-  def width(*path):
-    value = found.get(('params', *path, 'kernel'))
-    return 1 if value is None else value.shape[-1]
-
-  blocks = [
-    len({p[2] for p in found if p[2].startswith(f'layer{stage}_')})
-    for stage in (1, 2, 3, 4)
-  ]
-  config = default_config().model
-  config.backbone.stage_sizes = tuple(blocks)
-  config.backbone.multi_grid = (1,) * blocks[3]
-  config.backbone.width = width('backbone', 'layer1_0', 'conv1', 'conv')
-  config.backbone.stem_widths = tuple(
-    width('backbone', f'stem{i}', 'conv') for i in (1, 2, 3)
-  )
-  config.head.channels = width('head', 'conv_in', 'conv')
-  config.head.out_channels = width('head', 'conv_out', 'conv')
-  bases = found.get(('bases', 'head', 'ema_unit', 'mu'))
-  config.head.num_bases = 1 if bases is None else bases.shape[0]
-  model = create_model(config, width('head', 'classifier'))
-  shapes = jax.eval_shape(
-    model.init, jax.random.key(0), jnp.zeros((1, 65, 65, 3))
-  )
-  flat = traverse_util.flatten_dict(shapes)
-  return {path: leaf.shape for path, leaf in flat.items()}
-
-
-def _refuse(problems: dict[str, list[str]]) -> None:
-  """Raises if any problem has instances, listing them all."""
-  lines = [
-    f'{title}: ' + ', '.join(sorted(instances))
-    for title, instances in problems.items()
-    if instances
-  ]
-  if lines:
-    raise UserError('these weights do not fit:\n' + '\n'.join(lines))
-
-
-def read_pth(path: str) -> dict[str, np.ndarray]:
-  """Name → array of a `.pth` file, read without executing its pickle.
-
-  Raises:
-    UserError: PyTorch is not installed, or the file is missing, unreadable or
-      holds anything but tensors.
-  """
+def _import_torch():
   try:
     import torch
   except ImportError:
     raise UserError(
-      'reading .pth files needs PyTorch: pip install torch'
+      '.pth files need PyTorch: pip install torch. Or use .safetensors, which '
+      'does not.'
     ) from None
-  if not os.path.isfile(path):
-    raise UserError(f'{path}: no such file')
+  return torch
+
+
+def _read_pth(path):
+  torch = _import_torch()
   try:
     content = torch.load(path, map_location='cpu', weights_only=True)
   except Exception as error:  # torch raises a dozen types for a bad file
-    raise UserError(f'{path}: not a readable .pth file: {error}') from error
+    raise UserError(
+      f'{path}: not a readable .pth file: {error}\nWhere you trust its source, '
+      'load it yourself and save its dictionary of tensors alone'
+    ) from error
+  step = 0
   if isinstance(content, dict):
-    content = content.get('net', content)  # the authors' {'net', 'step'}
+    if isinstance(content.get('step'), int):
+      step = content['step']
+    content = content.get('net', content.get('state_dict', content))
   if not isinstance(content, dict) or not all(
     isinstance(value, torch.Tensor) for value in content.values()
   ):
     raise UserError(f'{path}: holds no state dict (names and tensors)')
-  return {name: tensor.numpy() for name, tensor in content.items()}
+  return {
+    name: (x.float() if x.is_floating_point() else x).numpy()
+    for name, x in content.items()
+  }, step
+
+
+def write(
+  path: str, tensors: dict[str, np.ndarray], key: str, step: int
+) -> None:
+  """Writes tensors as `read` reads them.
+
+  Args:
+    path: New file, `.safetensors` or what torch.save is to write.
+    tensors: Name → array.
+    key: Of the state dict in a `.pth` file; '' for the state dict alone.
+    step: Kept in a `.pth` file with a key.
+
+  Raises:
+    UserError: Something is there already, or PyTorch is needed.
+  """
+  if os.path.exists(path):
+    raise UserError(f'{path} exists; give a new file, or delete it first')
+  if path.endswith('.safetensors'):
+    safetensors.save_file(tensors, path)
+    return
+  torch = _import_torch()
+  content = {name: torch.from_numpy(value) for name, value in tensors.items()}
+  torch.save({key: content, 'step': step} if key else content, path)
+
+
+def convert(source: str, destination: str) -> None:
+  """Turns a file of weights into a new workdir."""
+  tensors, step = read(source)
+  variables, model_config = network_from_torch(tensors)
+  config = default_config()
+  default = traverse_util.flatten_dict(as_plain_dict(config.model), sep='.')
+  config.model = model_config
+  config.data.name = ''  # a file does not say which classes they are
+  checkpoint.save_weights(destination, variables, config, step)
+  flat = traverse_util.flatten_dict(as_plain_dict(model_config), sep='.')
+  changes = [
+    f'--config.model.{key}={tuple(value) if isinstance(value, list) else value}'
+    for key, value in flat.items()
+    if value != default[key]
+  ]
+  logging.info('%s written to %s', source, destination)
+  logging.info('its network: the default, %s', shlex.join(changes))
+
+
+def convert_back(source: str, destination: str) -> None:
+  """Turns a workdir, or one step of it, into a new file of weights."""
+  variables, step = checkpoint.load_weights(source)
+  tensors, layout = torch_from_variables(variables, step)
+  write(destination, tensors, layout.key, step)
+  logging.info('%s written to %s as %s', source, destination, layout.title)
 
 
 def main(argv: list[str]) -> None:
-  """Converts the file SRC into the new folder DST."""
+  """Converts SRC into DST."""
   if len(argv) != 3:
     raise app.UsageError(
       'give two paths: python -m emanet_jax.tools.convert_torch SRC.pth DST'
     )
-  _, source, destination = argv
+  log_own_progress()
   try:
-    variables = variables_from_torch(read_pth(source))
-    checkpoint.save_variables(destination, variables)
+    (convert_back if _REVERSE.value else convert)(argv[1], argv[2])
   except UserError as error:
     sys.exit(f'error: {error}')
-  count = sum(leaf.size for leaf in jax.tree.leaves(variables))
-  logging.info('%s: %d numbers written to %s', source, count, destination)
 
 
 if __name__ == '__main__':

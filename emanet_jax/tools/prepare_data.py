@@ -35,7 +35,8 @@ _SKIP_BAD = flags.DEFINE_bool(
 _MAX_BAD_SHARE = flags.DEFINE_float(
   'max_bad_share',
   0.01,
-  'With --skip_bad: fail when more than this share of the examples is bad.',
+  'With --skip_bad: fail when more than this share of the examples, and more '
+  'than one, are bad.',
   lower_bound=0.0,
   upper_bound=1.0,
 )
@@ -72,6 +73,11 @@ def _run(name: str) -> None:
       max_bad_share=_MAX_BAD_SHARE.value if _SKIP_BAD.value else 0.0,
     )
     return
+  if _MANUAL_DIR.value:
+    raise UserError(
+      '--check and --preview look at what is prepared in --data_dir; leave '
+      '--manual_dir out, or prepare first, without them.'
+    )
   dataset = load_dataset(preparation.prepared_directory(name, _DATA_DIR.value))
   if _PREVIEW.value:
     _preview(dataset)
@@ -89,14 +95,21 @@ def _preview(dataset: Dataset) -> None:
 
 def _check(dataset: Dataset) -> None:
   problems = inspection.inspect(dataset, _SAMPLE.value)
-  if not _ALLOW_PARTIAL.value:
-    problems = [*inspection.inspect_counts(dataset), *problems]
+  differing = inspection.inspect_counts(dataset)
   logging.info('Prepared earlier:\n%s', format_report(dataset.report()))
   if problems:
-    listed = '\n'.join(f'  {problem}' for problem in problems)
+    lines = '\n'.join(f'  {problem}' for problem in [*problems, *differing])
     raise UserError(
-      f'{len(problems)} problem(s) in {dataset.directory}:\n{listed}\nDelete '
+      f'{len(problems)} problem(s) in {dataset.directory}:\n{lines}\nDelete '
       'this folder and prepare the data set again.'
+    )
+  if differing and not _ALLOW_PARTIAL.value:
+    lines = '\n'.join(f'  {line}' for line in differing)
+    raise UserError(
+      f'{dataset.directory} is sound, but not as published:\n{lines}\nUse it '
+      'as it is with --allow_partial (in a training command '
+      '--config.data.allow_partial=True), or complete the published files, '
+      'delete this folder and prepare the data set again.'
     )
   logging.info('%s is sound.', dataset.directory)
 

@@ -55,6 +55,8 @@ LISTS = {
     (RED, BLUE),
     (),
   ),
+  'some numbers': ('3 wheeler\ncar\n', ('3 wheeler', 'car'), (), ()),
+  'numbers alone': ('0\n1\n2nd\n', ('0', '1', '2nd'), (), ()),
   'CVAT without colours': ('a:::\nb:::\n', ('a', 'b'), (), ()),
 }
 
@@ -86,6 +88,14 @@ LIST_FAULTS = {
     '\n'.join(f'c{i}' for i in range(256)),
     ['names 256 class(es)', 'expected 2 to 255'],
   ),
+  'numbered': (
+    '0 background\n1 cat\n\n3 dog\n',
+    ['begins with a number (0 background, 1 cat, 3 dog)', 'delete the numbers'],
+  ),
+  'numbered with colons': ('1: cat\n2: dog\n', ['begins with a number']),
+  'numbered with commas': ('0,cat\n1,dog\n', ['begins with a number']),
+  'numbered with colours': ('0 a 1 2 3\n1 b 2 3 4\n', ['(0 a, 1 b)']),
+  'colours first': ('1 2 3 a\n2 3 4 b\n', ['begins with a number']),
   'ten and more': ('\n'.join('abcdefghijkl' * 2), ['i, j and 2 more']),
   'no text': (b'\xff\xfea\0', ['no UTF-8']),
 }

@@ -30,6 +30,8 @@ def tree(tmp_path):
     (root / path).parent.mkdir(parents=True, exist_ok=True)
     (root / path).write_bytes(content)
   (root / 'VOC' / 'JPEGImages' / '._b.jpg').write_bytes(b'from a Mac')
+  (root / 'VOC' / '.ipynb_checkpoints').mkdir()
+  (root / 'VOC' / '.ipynb_checkpoints' / 'b.jpg').write_bytes(b'old')
   return root
 
 
@@ -174,6 +176,42 @@ def test_a_member_with_a_wrong_checksum_is_told(tmp_path):
     UserError, match=r'a\.zip: photo\.jpg cannot be read.*CRC'
   ):
     file.read()
+
+
+def spoil_header(archive, *, flags=0, method=None):
+  """Changes what the two headers of a zip's only member say of it."""
+  content = bytearray(archive.read_bytes())
+  for mark, place in ((b'PK\3\4', 6), (b'PK\1\2', 8)):
+    start = content.index(mark) + place
+    content[start] |= flags
+    if method is not None:
+      content[start + 2] = method
+  archive.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+  ('how', 'message'),
+  [({'flags': 1}, 'encrypted'), ({'method': 9}, 'compression')],
+)
+def test_a_zip_of_another_kind_is_told(how, message, tmp_path):
+  archive = tmp_path / 'a.zip'
+  with zipfile.ZipFile(archive, 'w') as target:
+    target.writestr('list.txt', b'0123456789')
+  spoil_header(archive, **how)
+  file = Files(archive, {}, tmp_path).get('list.txt')
+  for read in (file.read, file.text):
+    with pytest.raises(UserError, match=r'a\.zip: list\.txt') as error:
+      read()
+    assert message in str(error.value)
+    assert 'Unpack the archive and give the folder' in str(error.value)
+
+
+def test_a_large_member_of_a_tar_is_read_in_parts(tree, tmp_path, monkeypatch):
+  read = os.pread
+  monkeypatch.setattr(os, 'pread', lambda f, n, at: read(f, min(n, 999), at))
+  archive = pack(tree, tmp_path / 'a.tar')
+  file = Files(archive, {}, tmp_path).get('VOC/JPEGImages/a.JPG')
+  assert file.read() == b'a' * 70_000
 
 
 def test_a_tar_cut_after_it_was_opened_is_told(tree, tmp_path):

@@ -65,6 +65,7 @@ CHANGES = {
 
 
 def test_a_state_made_otherwise_is_refused_with_every_difference(shapes):
+  dataset, _ = shapes
   first = train(shapes)
   take(first, 2)
   state = json.loads(json.dumps(first.get_state()))
@@ -73,6 +74,7 @@ def test_a_state_made_otherwise_is_refused_with_every_difference(shapes):
     other.set_state(state)
   lines = str(caught.value).splitlines()[1:-1]
   expected = {'num_examples': (512, 96), 'seed': (0, 1), **CHANGES}
+  expected['fingerprint'] = tuple(map(dataset.fingerprint, ('train', 'val')))
   assert lines == [
     f'  {key}: then {old!r}, now {new!r}'
     for key, (old, new) in sorted(expected.items())

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from emanet_jax.data.labels import decode_rle
+from tests.data.run_lengths import run_lengths
 
 
 def box():
@@ -45,6 +46,12 @@ COMPRESSED = {
 
 
 @pytest.mark.parametrize('name', COMPRESSED)
+def test_plain_runs_decode(name):
+  mask, _ = COMPRESSED[name]
+  np.testing.assert_array_equal(decode_rle(run_lengths(mask), mask.shape), mask)
+
+
+@pytest.mark.parametrize('name', COMPRESSED)
 def test_compressed_runs_decode(name):
   mask, counts = COMPRESSED[name]
   np.testing.assert_array_equal(decode_rle(counts, mask.shape), mask)
@@ -58,6 +65,12 @@ def test_compressed_runs_decode(name):
     (';3200000', 'do not make 5x7'),
     (';32000005', 'do not make 5x7'),
     ('X1K', 'negative'),
+    ([], 'do not make 5x7'),
+    ([30, 4], 'do not make 5x7'),
+    ([40, -5], 'negative'),
+    ([17.5, 17.5], 'do not make 5x7'),
+    (['35'], 'do not make 5x7'),
+    ([[1], [2, 3]], 'shape'),
   ],
 )
 def test_other_runs_are_refused(counts, message):

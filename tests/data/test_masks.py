@@ -1,8 +1,6 @@
 """Masks of every kind to the classes that they mean."""
 
 import io
-import struct
-import zlib
 
 import numpy as np
 import pytest
@@ -12,6 +10,7 @@ from emanet_jax.data.class_list import read_classes
 from emanet_jax.data.files import Files
 from emanet_jax.data.masks import read_mask
 from emanet_jax.errors import UserError
+from tests.data.rare_pictures import COLORS, packed
 
 PLAIN = 'background\ncar\nlamp\n'
 COLORED = 'background 0 0 0\ncar 250 120 7\nlamp 0 0 9\n'
@@ -22,40 +21,6 @@ IGNORING = COLORED + 'void 224 224 192\n'
 ALL = np.array([[0, 1, 2, 2], [1, 0, 255, 1]])
 SOME = np.array([[0, 1, 2, 2], [1, 0, 0, 1]])
 TWO = np.array([[0, 1, 1, 0], [1, 0, 0, 1]])
-COLORS = np.array([[0, 0, 0], [250, 120, 7], [0, 0, 9]])
-
-
-def packed(bits, rows, kind=0, form='PNG'):
-  """A picture of a depth or kind that PIL does not write."""
-  height, width = np.shape(rows)
-  size = 2 * bits if kind == 4 else bits
-  lines = []
-  for row in rows:
-    line = ''.join(f'{value:0{size}b}' for value in row)
-    line += '0' * (-len(line) % 8)
-    lines.append(int(line, 2).to_bytes(len(line) // 8, 'big'))
-  if form == 'TIFF':
-    pixels = b''.join(lines)
-    pixels += b'\0' * (len(pixels) % 2)
-    # Width, height, bits, not compressed, black is 0, where, in one strip.
-    tags = {256: width, 257: height, 258: bits, 259: 1, 262: 1, 273: 8}
-    tags |= {277: 1, 278: height, 279: len(pixels)}
-    entries = [struct.pack('<HHII', tag, 4, 1, v) for tag, v in tags.items()]
-    start = b'II*\0' + struct.pack('<I', 8 + len(pixels)) + pixels
-    return start + struct.pack('<H', len(tags)) + b''.join(entries) + bytes(4)
-  header = struct.pack('>IIBBBBB', width, height, bits, kind, 0, 0, 0)
-  palette = COLORS.astype(np.uint8).tobytes()
-  pixels = b''.join(b'\0' + line for line in lines)
-  chunks = {b'IHDR': header, b'IDAT': zlib.compress(pixels), b'IEND': b''}
-  if kind == 3:
-    chunks = {b'IHDR': header, b'PLTE': palette, **chunks}
-  return b'\x89PNG\r\n\x1a\n' + b''.join(
-    struct.pack('>I', len(content))
-    + name
-    + content
-    + struct.pack('>I', zlib.crc32(name + content))
-    for name, content in chunks.items()
-  )
 
 
 def saved(array, form='PNG', dtype=np.uint8, palette=None):
@@ -121,6 +86,21 @@ KINDS = {
     COLORED,
     saved(TURN[ALL], palette=TURNED),
     ALL,
+  ),
+  'palette colours, a class at 255': (
+    GREY,
+    saved([[0, 1, 255]], palette=palette([0] * 3, [85] * 3)),
+    [[0, 2, 255]],
+  ),
+  'palette of greys, white at 255': (
+    GREY,
+    saved([[0, 85, 255]], palette=np.repeat(range(256), 3)),
+    [[0, 2, 1]],
+  ),
+  'palette filled up with the colour of a class': (
+    COLORED,
+    saved([[0, 1, 255]], palette=[*COLORS, *[[0, 0, 0]] * 253]),
+    [[0, 1, 255]],
   ),
   'palette colours of 4 bits': (COLORED, packed(4, SOME, kind=3), SOME),
   'palette colours, border': (COLORED, saved(ALL, palette=VOC), ALL),

@@ -13,7 +13,12 @@ def turned(image, label, crop):
   """
   height, width = label.shape
   h, w = max(1, int(height * crop.scale)), max(1, int(width * crop.scale))
-  centre = (crop.size - 1) / 2
+  # Of the rows and columns that lie within the photo.
+  inside_rows = [i for i in range(crop.size) if crop.top + i < h]
+  inside_columns = [j for j in range(crop.size) if crop.left + j < w]
+  if crop.flip:
+    inside_columns = [crop.size - 1 - j for j in inside_columns]
+  middle_row, middle_column = np.mean(inside_rows), np.mean(inside_columns)
   angle = np.deg2rad(crop.angle)
   outside = np.float64(transforms.PAD_COLOR)
 
@@ -28,9 +33,9 @@ def turned(image, label, crop):
     for j in range(crop.size):
       # Counter-clockwise on the screen, where rows point down: what is seen to
       # the right of the centre has come up there from the right, below.
-      right, up = j - centre, centre - i
-      column = centre + right * np.cos(angle) + up * np.sin(angle)
-      row = centre - (up * np.cos(angle) - right * np.sin(angle))
+      right, up = j - middle_column, middle_row - i
+      column = middle_column + right * np.cos(angle) + up * np.sin(angle)
+      row = middle_row - (up * np.cos(angle) - right * np.sin(angle))
       if crop.flip:
         column = crop.size - 1 - column
       y = (row + crop.top) * (height - 1) / max(1, h - 1)
@@ -80,6 +85,19 @@ def test_turning_is_counter_clockwise_about_the_centre():
   assert (image[0, 4] == 255).all()  # at the top
   assert label[0, 4] == 1
   assert label[4, 4] == 2
+
+
+@pytest.mark.parametrize('flip', [False, True])
+def test_a_small_photo_turns_about_its_own_centre(flip):
+  image = np.full((9, 9, 3), 200, np.uint8)
+  label = np.ones((9, 9), np.uint8)
+  crops = [
+    transforms.apply(image, label, transforms.Crop(1.0, 0, 0, flip, 40, angle))
+    for angle in (0.0, 180.0)
+  ]
+  for plain, turned in zip(*crops, strict=True):
+    np.testing.assert_array_equal(turned, plain)
+  assert (crops[0][1] == 1).sum() == 81
 
 
 def test_rotation_draws_angles_from_both_directions_after_the_rest():

@@ -68,6 +68,17 @@ def test_training_moves_the_bases_to_the_batch_mean(momentum, make, apply):
   assert np.linalg.norm(state['bases']['mu'], axis=-1).max() < 0.9999
 
 
+def test_the_batch_mean_is_normalised_first_where_asked(make, apply):
+  unit, variables, x = make(renormalize=True)
+  mu0 = variables['bases']['mu']
+  _, state = apply(unit, variables, x, train=True)
+  mean = expected_bases(variables, x, 3, mu0).mean(0)
+  length = np.linalg.norm(mean, axis=-1, keepdims=True)
+  assert length.max() < 0.999
+  expected = 0.9 * mu0 + 0.1 * mean / length
+  np.testing.assert_allclose(state['bases']['mu'], expected, atol=2e-6)
+
+
 def test_evaluation_and_initialisation_leave_the_bases_alone(make, apply):
   unit, variables, x = make()
   _, state = apply(unit, variables, x, train=False)

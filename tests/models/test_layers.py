@@ -9,6 +9,7 @@ import pytest
 from jax import lax
 
 from emanet_jax.models import layers, norm
+from emanet_jax.models.resize import resize_bilinear
 
 
 def normal(*shape, seed=0):
@@ -216,7 +217,7 @@ def slow_resize(x, size, align_corners):
 )
 def test_resize_equals_the_slow_twin(size, new, align_corners):
   x = normal(2, *size, 3)
-  got = layers.resize_bilinear(np.float32(x), new, align_corners=align_corners)
+  got = resize_bilinear(np.float32(x), new, align_corners=align_corners)
   expected = slow_resize(x, new, align_corners)
   np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
@@ -224,13 +225,13 @@ def test_resize_equals_the_slow_twin(size, new, align_corners):
 @pytest.mark.parametrize('align_corners', [True, False])
 def test_resize_to_the_same_size_is_the_identity(align_corners):
   x = np.float32(normal(2, 6, 5, 3))
-  got = layers.resize_bilinear(x, (6, 5), align_corners=align_corners)
+  got = resize_bilinear(x, (6, 5), align_corners=align_corners)
   np.testing.assert_array_equal(got, x)
 
 
 def test_aligned_corners_keep_their_values():
   x = np.float32(normal(1, 65, 65, 2))
-  got = layers.resize_bilinear(x, (513, 513), align_corners=True)
+  got = resize_bilinear(x, (513, 513), align_corners=True)
   corners = np.s_[:, [0, 0, -1, -1], [0, -1, 0, -1]]
   np.testing.assert_allclose(got[corners], x[corners], atol=1e-6)
 
@@ -238,7 +239,7 @@ def test_aligned_corners_keep_their_values():
 @pytest.mark.parametrize('align_corners', [True, False])
 def test_resize_of_bfloat16(align_corners):
   x = jnp.asarray(normal(1, 5, 7, 3), jnp.bfloat16)
-  got = layers.resize_bilinear(x, (9, 13), align_corners=align_corners)
+  got = resize_bilinear(x, (9, 13), align_corners=align_corners)
   expected = slow_resize(np.float64(x), (9, 13), align_corners)
   assert got.dtype == jnp.bfloat16
   assert relative_error(got.astype(jnp.float32), expected) < 0.02

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from emanet_jax.errors import UserError
-from emanet_jax.models import layers, resnet
+from emanet_jax.models import layers
+from emanet_jax.models.backbones import resnet
 
 DEEP, CLASSIC = (64, 64, 128), (64,)
 

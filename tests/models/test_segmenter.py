@@ -11,7 +11,7 @@ from flax import traverse_util
 from emanet_jax.config import default_config
 from emanet_jax.errors import UserError
 from emanet_jax.models import segmenter
-from emanet_jax.models.layers import resize_bilinear
+from emanet_jax.models.resize import resize_bilinear
 
 
 def tiny(**changes):

@@ -182,6 +182,23 @@ def test_the_program_measures_a_prepared_set(tmp_path, tmp_path_factory):
   assert figures['input']['crop_size'] == 65
   assert figures['input']['threads'] == 2
   assert training_input.table(figures) in finished.stdout
+  # Own progress, and none of libraries.
+  assert 'Data set shapes in' in finished.stderr
+  assert 'dataset_info' not in finished.stderr
+
+
+@pytest.mark.parametrize(
+  ('flags', 'message'),
+  [
+    (['--name=camvid'], 'needs --data_dir=R'),
+    (['--split=nothing'], "no split 'nothing'"),
+  ],
+)
+def test_flags_that_mean_nothing_are_refused(flags, message):
+  finished = benchmark('input', '--photos=1', *flags)
+  assert finished.returncode == 1
+  assert message in finished.stderr
+  assert 'Traceback' not in finished.stderr
 
 
 def test_an_unknown_subject_is_explained():

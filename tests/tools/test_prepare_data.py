@@ -1,5 +1,6 @@
 """The command that prepares, checks and previews data sets."""
 
+import inspect
 import io
 import os
 import re
@@ -12,6 +13,8 @@ import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 from PIL import Image
 
+from emanet_jax import preview
+from emanet_jax.config import default_config
 from emanet_jax.data import inspection
 from emanet_jax.data.prepared import load_dataset
 from emanet_jax.preview import preview_page
@@ -63,6 +66,8 @@ def test_prepare_then_check_then_preview(raw, tmp_path):
   code, output = run('camvid', data_dir, '--check')
   assert code == 1
   assert 'train: 3 examples, published are 367' in output
+  assert 'is sound, but not as published' in output
+  assert '--allow_partial' in output
   code, output = run(*partial, '--check', '--sample=2', '--preview')
   assert code == 0, output
   assert 'train: 2 of 3 examples looked at, 0 problem(s)' in output
@@ -78,6 +83,8 @@ def test_what_is_wrong_with_the_command(tmp_path):
     (('nothing', data_dir), 'must be one of ade20k, camvid'),
     (('camvid', data_dir), 'manual_dir is empty'),
     (('camvid', data_dir, '--check'), 'prepare the data set first'),
+    (('camvid', data_dir, '--check', '--manual_dir=x'), 'leave --manual_dir'),
+    (('camvid', data_dir, '--preview', '--manual_dir=x'), 'leave --manual_dir'),
   ):
     code, output = run(*arguments)
     assert code == 1
@@ -90,16 +97,17 @@ def test_what_is_wrong_with_the_command(tmp_path):
 
 
 def test_skip_bad_lists_what_was_left_out(raw, tmp_path):
-  (raw / 'train' / 'train1.jpg').write_bytes(b'')
+  for name in ('train/train1', 'val/val1'):
+    (raw / f'{name}.jpg').write_bytes(b'')
   out = ('camvid', f'--manual_dir={raw}', f'--data_dir={tmp_path / "out"}')
   code, output = run(*out, '--allow_partial', '--skip_bad')
-  assert code == 1  # 1 of 5 is more than the usual 1 %
+  assert code == 1  # 2 of 5 are more than the usual 1 %, and than one
   assert 'max_bad_share' in output
   code, output = run(
-    *out, '--allow_partial', '--skip_bad', '--max_bad_share=0.2'
+    *out, '--allow_partial', '--skip_bad', '--max_bad_share=0.4'
   )
   assert code == 0, output
-  assert '1 bad examples left out' in output
+  assert '2 bad examples left out' in output
   assert 'train1.jpg is empty' in output
 
 
@@ -186,3 +194,50 @@ def test_preview_shows_photo_and_label_colours(raw, tmp_path):
   assert not pictures.where(page, unseen).any()
   # Rows are examples: they are as many as there are, though six were wanted.
   assert page.shape[0] < page.shape[1]
+
+
+def test_preview_shows_what_is_ignored(raw, tmp_path, monkeypatch):
+  """Striped in greys that stand out from black, white and what is between."""
+  for i, level in enumerate((0, 128, 255)):
+    Image.new('RGB', (80, 60), (level,) * 3).save(raw / f'train/train{i}.jpg')
+    write_label(raw / f'trainannot/train{i}.png', [11], 60, 80)
+  legends = []
+  original = preview.page
+  monkeypatch.setattr(
+    preview, 'page', lambda *a: legends.append(a[-1]) or original(*a)
+  )
+  dataset = prepare('camvid', raw, tmp_path / 'out')
+  preview_page(tmp_path / 'page.png', dataset, 'train', crop_size=60)
+  page = pictures.read(tmp_path / 'page.png')
+  for level in (0, 128, 255):
+    for stripe in (60, 230):
+      mixed = np.full(3, np.rint(level / 2 + stripe / 2), np.uint8)
+      assert pictures.where(page, mixed).sum() > 1000
+  ((name, _),) = legends[0]
+  assert name == 'ignored (stripes)'
+
+
+def test_preview_says_that_dark_classes_darken(tmp_path, monkeypatch):
+  names = []
+  original = preview.page
+  monkeypatch.setattr(
+    preview,
+    'page',
+    lambda *a: names.extend(n for n, _ in a[-1]) or original(*a),
+  )
+  root = tmp_path / 'own'
+  (root / 'images').mkdir(parents=True)
+  (root / 'classes.txt').write_text('ground\nroad\ncar\n')
+  for name in 'ab':
+    write_photo(root / f'images/{name}.jpg')
+    write_label(root / f'masks/{name}.png', [0, 1])
+  dataset = prepare('folder', root, tmp_path / 'out')
+  preview_page(tmp_path / 'page.png', dataset, 'train', crop_size=33)
+  assert names == ['ground (darkens)', 'road', 'ignored (stripes)']
+
+
+def test_preview_draws_the_crops_of_the_recipe():
+  recipe = default_config().data
+  parameters = inspect.signature(preview_page).parameters
+  assert parameters['crop_size'].default == recipe.crop_size
+  assert recipe.scales == preview._SCALES

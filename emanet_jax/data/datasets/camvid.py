@@ -10,14 +10,14 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 
-from emanet_jax.data import checks, labels
+from emanet_jax.data import checks, labels, two_folders
 from emanet_jax.data.datasets import base
 from emanet_jax.data.files import File, Files
 from emanet_jax.data.spec import IGNORE_LABEL, DatasetSpec, Item
 from emanet_jax.errors import UserError
 
 _VOID = 11
-_PHOTO_SUFFIXES = ('.png', '.jpg', '.jpeg')
+_PHOTO_ENDS = ('.png', '.jpg', '.jpeg')
 
 SPEC = DatasetSpec(
   name='camvid',
@@ -81,7 +81,9 @@ class Builder(base.SegmentationBuilder, skip_registration=True):
       if top is None and annotations is None:
         continue
       top = top or annotations.removesuffix('annot')
-      found[split] = _items(files, top)
+      found[split] = two_folders.find_pairs(
+        files, top, f'{top}annot', photo_ends=_PHOTO_ENDS
+      )
       checks.check_items(SPEC, found[split])
     if not found:
       raise UserError(
@@ -94,20 +96,3 @@ class Builder(base.SegmentationBuilder, skip_registration=True):
     label = labels.read_index_png(file)
     label[label == _VOID] = IGNORE_LABEL
     return label
-
-
-def _items(files: Files, top: str) -> list[Item]:
-  photos = list(files.walk(top, _PHOTO_SUFFIXES))
-  annotations = list(files.walk(f'{top}annot', ('.png',)))
-  items = [
-    Item(photo.stem, photo, files.get(f'{top}annot/{photo.stem}.png'))
-    for photo in photos
-  ]
-  # A label without photo is as wrong as a photo without label.
-  stems = {photo.stem for photo in photos}
-  items += [
-    Item(label.stem, files.get(f'{top}/{label.stem}.png'), label)
-    for label in annotations
-    if label.stem not in stems
-  ]
-  return sorted(items, key=lambda item: item.id)

@@ -97,7 +97,7 @@ class Builder(base.SegmentationBuilder, skip_registration=True):
         files,
         f'{photos}/{split}',
         f'{annotations}/{split}',
-        photo_end='_leftImg8bit.png',
+        photo_ends=('_leftImg8bit.png',),
         label_end='_gtFine_labelIds.png',
       )
       if split in SPEC.unlabelled:

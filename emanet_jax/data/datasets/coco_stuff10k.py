@@ -13,9 +13,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 
-from emanet_jax.data import checks, label_table, labels
-from emanet_jax.data.datasets import base, voc2012
+from emanet_jax.data import checks, label_table, labels, voc_layout
+from emanet_jax.data.datasets import base
 from emanet_jax.data.files import File, Files
+from emanet_jax.data.palette import voc_color
 from emanet_jax.data.spec import DatasetSpec, Item
 from emanet_jax.errors import UserError
 
@@ -47,7 +48,7 @@ _UNUSED = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91}
 
 CLASSES = tuple(name.strip() for name in _NAMES.split(','))
 IDS = tuple(i for i in range(1, 183) if i not in _UNUSED)  # by class index
-PALETTE = tuple(voc2012.voc_color(i) for i in IDS)
+PALETTE = tuple(voc_color(i) for i in IDS)
 
 _TABLE = label_table.make_table({i: c for c, i in enumerate(IDS)}, void=(0,))
 
@@ -95,7 +96,7 @@ class Builder(base.SegmentationBuilder, skip_registration=True):
             image=_photo(files, root, split, i),
             label=files.get(f'{root}annotations/{i}.mat'),
           )
-          for i in voc2012.read_ids(listed)
+          for i in voc_layout.read_ids(listed)
         ]
         checks.check_items(SPEC, found[split])
     if not found:

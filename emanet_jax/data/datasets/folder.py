@@ -3,15 +3,17 @@
 Photos are JPEG, PNG, BMP, WebP or TIFF, masks PNG, BMP or TIFF. A photo and a
 mask of one name are a pair. They lie in
 
-* images/ and masks/, each with folders train, val, test or without; or
-* JPEGImages/ and SegmentationClass/ (or SegmentationClassPNG/), as labelme and
-  CVAT export them; or
+* images/ and masks/, each with folders train, val, test or without (photos in
+  images/test may be without masks: they can be predicted, not scored); or
+* JPEGImages/ and SegmentationClass/ (or SegmentationClassPNG/), as labelme's
+  labelme2voc.py and CVAT's "Segmentation mask" with images export them; or
 * anywhere, when train.csv, val.csv and test.csv list them: photo,mask as paths
   in the folder, with or without a header. In .txt, tabs or blanks divide them.
 
 Which photos are for training is said by lists of names, train.txt, val.txt and
 test.txt in the folder, in splits/ or in ImageSets/Segmentation/; else by the
-folders train, val, test; else every tenth photo by name is for validation.
+folders train, val, test; else every tenth photo by name is for validation. A
+photo for training may be in no other split.
 
 What the values and colours of masks mean is said by classes.txt (see
 `class_list` and `masks`), labelme's class_names.txt or CVAT's labelmap.txt.
@@ -27,11 +29,12 @@ from jaxtyping import UInt8
 from emanet_jax.data import checks
 from emanet_jax.data.class_list import ClassList, read_classes
 from emanet_jax.data.datasets import base
-from emanet_jax.data.datasets.voc2012 import voc_color
 from emanet_jax.data.files import File, Files
 from emanet_jax.data.masks import read_mask
-from emanet_jax.data.pairs import Tree, find_pairs, read_tree
-from emanet_jax.data.spec import IGNORE_LABEL, DatasetSpec, Item
+from emanet_jax.data.pairs import find_splits
+from emanet_jax.data.palette import voc_color
+from emanet_jax.data.spec import IGNORE_LABEL, DatasetSpec, Example, Item
+from emanet_jax.data.tree import Tree, read_tree
 from emanet_jax.errors import UserError
 
 _CLASS_LISTS = ('classes.txt', 'class_names.txt', 'labelmap.txt')
@@ -60,32 +63,30 @@ class Builder(base.SegmentationBuilder, skip_registration=True):
   SPEC = SPEC
   VERSION = tfds.core.Version('1.0.0')
 
-  @classmethod
-  def describe(cls, files: Files) -> DatasetSpec:
-    """Returns the spec with the classes and counts of the folder."""
-    tree = read_tree(files)
-    classes = _class_list(tree, files)
-    labels = range(len(classes.names))
-    return dataclasses.replace(
-      cls.SPEC,
-      classes=classes.names,
-      palette=classes.colors or tuple(voc_color(label) for label in labels),
-      num_examples={
-        split: len(items)
-        for split, items in find_pairs(tree, str(files.root)).items()
-      },
-    )
-
   def find(self, files: Files) -> Mapping[str, Sequence[Item]]:
     """Lists the splits; see the module and the base class."""
     tree = read_tree(files)
-    self._classes = _class_list(tree, files)
-    found = find_pairs(tree, str(files.root))
+    self._classes = classes = _class_list(tree, files)
+    found = find_splits(tree, str(files.root))
     for items in found.values():
       checks.check_items(self.SPEC, items)
-    if len(self._classes.names) == 2:
+    labels = range(len(classes.names))
+    self.spec = dataclasses.replace(
+      self.SPEC,
+      classes=classes.names,
+      palette=classes.colors or tuple(voc_color(label) for label in labels),
+      unlabelled=tuple(s for s, i in found.items() if i[0].label is None),
+    )
+    # With these the greys or other colours of what is ignored are known.
+    if len(classes.names) == 2 and not (classes.is_grey or classes.ignored):
       self._check_binary([item for items in found.values() for item in items])
     return found
+
+  def read(self, item: Item) -> Example:
+    """Reads a photo that nobody has looked at before; see the base class."""
+    example = super().read(item)
+    checks.check_photo_as_taken(example.image, example.image_where)
+    return example
 
   def read_label(self, file: File) -> UInt8[np.ndarray, 'h w']:
     """Reads a mask as the class list says."""
@@ -98,6 +99,8 @@ class Builder(base.SegmentationBuilder, skip_registration=True):
     """
     ignoring = None
     for item in items:
+      if item.label is None:
+        continue
       try:
         values = self.read_label(item.label)
       except UserError:  # told, or counted as bad, when all are read

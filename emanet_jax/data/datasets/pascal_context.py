@@ -17,16 +17,19 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 
-from emanet_jax.data import checks
+from emanet_jax.data import checks, voc_layout
 from emanet_jax.data.datasets import base
-from emanet_jax.data.datasets.voc2012 import voc_color
 from emanet_jax.data.files import File, Files
 from emanet_jax.data.labels import decode_rle
+from emanet_jax.data.palette import voc_color
 from emanet_jax.data.spec import IGNORE_LABEL, DatasetSpec, Example, Item
 from emanet_jax.errors import UserError
 
-_ROOTS = ('VOCdevkit/VOC2010', 'VOC2010', '.')
 _ANNOTATIONS = 'trainval_merged.json'
+# Where it may lie.
+_PLACES = tuple(
+  f'{folder}{_ANNOTATIONS}' for folder in ('', 'VOCdevkit/VOC2010/', 'VOC2010/')
+)
 
 # Category ids of the annotations, which number 459 classes alphabetically.
 NAMES = {
@@ -118,7 +121,7 @@ SPEC = DatasetSpec(
   ),
   checksums={
     'VOCtrainval_03-May-2010.tar': 'md5:da459979d0c395079b5c75ee67908abb',
-    _ANNOTATIONS: 'sha1:169325d9f7e9047537fedca7b04de4dddf10b881',
+    **dict.fromkeys(_PLACES, 'sha1:169325d9f7e9047537fedca7b04de4dddf10b881'),
   },
 )
 
@@ -129,11 +132,11 @@ class _Annotated(Item):
 
   Attributes:
     size: Height and width.
-    segments: Category id and compressed runs; a later one covers the former.
+    segments: Category id and runs; a later one covers the former.
   """
 
   size: tuple[int, int]
-  segments: Sequence[tuple[int, str]]
+  segments: Sequence[tuple[int, str | list[int]]]
 
 
 class Builder(base.SegmentationBuilder, skip_registration=True):
@@ -145,19 +148,14 @@ class Builder(base.SegmentationBuilder, skip_registration=True):
 
   def find(self, files: Files) -> Mapping[str, Sequence[Item]]:
     """Lists the splits as the annotations have them; see the base class."""
-    top = files.first(*(f'{root}/JPEGImages' for root in _ROOTS))
-    if top is None:
-      raise UserError(
-        f'{files.root} holds no VOCdevkit/VOC2010/JPEGImages. '
-        f'{self.SPEC.download}'
-      )
-    listed = (files.get(f'{root}/{_ANNOTATIONS}') for root in _ROOTS)
-    annotations = next((f for f in listed if f.size), None)
+    root = voc_layout.find_root(files, 'VOC2010', self.SPEC)
+    places = map(files.get, _PLACES)
+    annotations = next((file for file in places if file.size), None)
     if annotations is None:
       raise UserError(
         f'{files.root} holds no {_ANNOTATIONS}. {self.SPEC.download}'
       )
-    found = _items(files, top, annotations)
+    found = _items(files, f'{root}/JPEGImages', annotations)
     for items in found.values():
       checks.check_items(self.SPEC, items)
     return found

@@ -11,9 +11,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 
-from emanet_jax.data import checks, labels
+from emanet_jax.data import checks, labels, voc_layout
 from emanet_jax.data.datasets import base
 from emanet_jax.data.files import File, Files
+from emanet_jax.data.palette import voc_color
 from emanet_jax.data.spec import DatasetSpec, Item
 from emanet_jax.errors import UserError
 
@@ -42,17 +43,6 @@ CLASSES = (
   'train',
   'tvmonitor',
 )
-
-
-def voc_color(label: int) -> tuple[int, int, int]:
-  """Returns VOC's colour of a label: its bits, dealt to R, G, B in turn."""
-  color = [0, 0, 0]
-  for bit in range(8):
-    for channel in range(3):
-      color[channel] |= (label >> (3 * (bit // 3) + channel) & 1) << (
-        7 - bit // 3
-      )
-  return tuple(color)
 
 
 SPEC = DatasetSpec(
@@ -98,12 +88,12 @@ class Builder(base.SegmentationBuilder, skip_registration=True):
 
   def find(self, files: Files) -> Mapping[str, Sequence[Item]]:
     """Lists the splits that are on disk; see the base class."""
-    root = find_root(files, SPEC)
+    root = voc_layout.find_root(files, 'VOC2012', SPEC)
     photos, own = f'{root}/JPEGImages', f'{root}/SegmentationClass'
     ids = {
-      split: read_ids(listed)
+      split: voc_layout.read_ids(listed)
       for split in ('train', 'val', 'trainval')
-      if (listed := list_file(files, root, split)).size
+      if (listed := voc_layout.list_file(files, root, split)).size
     }
     found = {split: _items(files, i, photos, own) for split, i in ids.items()}
     aug = files.first(f'{root}/SegmentationClassAug', 'SegmentationClassAug')
@@ -115,7 +105,8 @@ class Builder(base.SegmentationBuilder, skip_registration=True):
       found['trainaug'] = _items(files, chosen, photos, aug)
     elif files.holds(_SBD):
       listed = [
-        read_ids(files.get(f'{_SBD}/{s}.txt')) for s in ('train', 'val')
+        voc_layout.read_ids(files.get(f'{_SBD}/{s}.txt'))
+        for s in ('train', 'val')
       ]
       chosen = _without_val({*listed[0], *listed[1]}, ids, root)
       of_sbd = set(chosen) - set(ids['train'])
@@ -141,40 +132,12 @@ class Builder(base.SegmentationBuilder, skip_registration=True):
     return labels.read_index_png(file)
 
 
-def find_root(files: Files, spec: DatasetSpec) -> str:
-  """Returns the folder that holds JPEGImages, in the official layout or not.
-
-  Raises:
-    UserError: There is none.
-  """
-  roots = ('VOCdevkit/VOC2012', 'VOC2012', '.')
-  found = files.first(*(f'{root}/JPEGImages' for root in roots))
-  if found is None:
-    raise UserError(
-      f'{files.root} holds no VOCdevkit/VOC2012/JPEGImages. {spec.download}'
-    )
-  return found.removesuffix('/JPEGImages')
-
-
-def list_file(files: Files, root: str, split: str) -> File:
-  """Returns VOC's own list of a split's ids."""
-  return files.get(f'{root}/ImageSets/Segmentation/{split}.txt')
-
-
-def read_ids(listed: File) -> list[str]:
-  """Returns the ids of a list; some lists name both files instead."""
-  names = [
-    line.split()[0] for line in listed.text().splitlines() if line.split()
-  ]
-  return [name.rpartition('/')[2].rpartition('.')[0] or name for name in names]
-
-
 def _listed(files: Files, root: str) -> list[str] | None:
   for folder in ('SegmentationAug', 'Segmentation'):
     for name in ('train_aug.txt', 'trainaug.txt'):
       listed = files.get(f'{root}/ImageSets/{folder}/{name}')
       if listed.size:
-        return read_ids(listed)
+        return voc_layout.read_ids(listed)
   return None
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import tensorflow_datasets as tfds
 
-from emanet_jax.data import checks
+from emanet_jax.data import checks, voc_layout
 from emanet_jax.data.datasets import base, voc2012
 from emanet_jax.data.files import Files
 from emanet_jax.data.spec import Item
@@ -36,13 +36,13 @@ class Builder(base.SegmentationBuilder, skip_registration=True):
 
   def find(self, files: Files) -> Mapping[str, Sequence[Item]]:
     """Lists the test photos; see the base class."""
-    root = voc2012.find_root(files, SPEC)
-    listed = voc2012.list_file(files, root, 'test')
+    root = voc_layout.find_root(files, 'VOC2012', SPEC)
+    listed = voc_layout.list_file(files, root, 'test')
     if not listed.size:
       raise UserError(f'{listed.where} does not exist. {SPEC.download}')
     items = [
       Item(id=i, image=files.get(f'{root}/JPEGImages/{i}.jpg'), label=None)
-      for i in voc2012.read_ids(listed)
+      for i in voc_layout.read_ids(listed)
     ]
     checks.check_items(SPEC, items)
     return {'test': items}

@@ -1,7 +1,8 @@
 """EMANet's head: reduce, EM attention unit, fuse, classify."""
 
 import flax.linen as nn
-from jaxtyping import Float
+import jax.numpy as jnp
+from jaxtyping import Float, Int
 
 from emanet_jax.array import Array
 from emanet_jax.errors import UserError
@@ -13,10 +14,15 @@ from emanet_jax.models.norm import at_least_float32
 class EMAHead(nn.Module):
   """3×3 to `channels`, the unit, 3×3 to `out_channels`, dropout, classifier.
 
+  So the paper and the authors. mmsegmentation has one 3×3 more before dropout:
+  on the backbone's features beside those, see `concat_input`.
+
   Attributes:
     num_classes: Classes predicted.
     channels: Width of the EM attention unit: 512, or 256 in the light variant.
     out_channels: Width before the classifier.
+    concat_input: Whether a 3×3 convolution takes the backbone's features and
+      what came of them together, in this order, to `out_channels`.
     dropout_rate: Share of whole channels dropped in training, in [0, 1).
     norm_momentum: Share of running statistics kept per step.
     ema_unit: The EM attention unit, whose options are documented there.
@@ -25,15 +31,22 @@ class EMAHead(nn.Module):
   num_classes: int
   channels: int
   out_channels: int
+  concat_input: bool
   dropout_rate: float
   norm_momentum: float
   ema_unit: em_attention.EMAUnit
 
   @nn.compact
   def __call__(
-    self, features: tuple[Float[Array, 'b _ _ _'], ...], *, train: bool
+    self,
+    features: tuple[Float[Array, 'b _ _ _'], ...],
+    *,
+    train: bool,
+    extent: Int[Array, 'b 2'] | None = None,
   ) -> Float[Array, 'b h w classes']:
     """Takes the backbone's stage features, returns logits at the last's size.
+
+    Where images are smaller than the batch, extent is theirs in these features.
 
     In training the rng stream 'dropout' is needed unless dropout_rate is 0.
     """
@@ -47,9 +60,13 @@ class EMAHead(nn.Module):
         name=name,
       )
 
-    x = conv(self.channels, 'conv_in')(features[-1], train=train)
-    x = self.ema_unit(x, train=train)
-    x = conv(self.out_channels, 'conv_out')(x, train=train)
+    given = {'train': train, 'extent': extent}
+    x = conv(self.channels, 'conv_in')(features[-1], **given)
+    x = self.ema_unit(x, **given)
+    x = conv(self.out_channels, 'conv_out')(x, **given)
+    if self.concat_input:
+      x = jnp.concatenate([features[-1], x], axis=-1)
+      x = conv(self.out_channels, 'conv_cat')(x, **given)
     x = nn.Dropout(self.dropout_rate, broadcast_dims=(1, 2))(
       x, deterministic=not train
     )
@@ -73,6 +90,7 @@ def create(
   *,
   channels: int,
   out_channels: int,
+  concat_input: bool,
   dropout_rate: float,
   **unit_options,
 ) -> EMAHead:
@@ -85,5 +103,11 @@ def create(
       f'[0, 1); got {channels}, {out_channels} and {dropout_rate}'
     )
   return EMAHead(
-    num_classes, channels, out_channels, dropout_rate, norm_momentum, unit
+    num_classes,
+    channels,
+    out_channels,
+    concat_input,
+    dropout_rate,
+    norm_momentum,
+    unit,
   )

@@ -5,7 +5,7 @@ import unicodedata
 import numpy as np
 from PIL import Image
 
-from emanet_jax.data.datasets import voc2012
+from emanet_jax.data.palette import voc_color
 from tests.data.layouts import write_photo
 
 SIZE = (30, 40)
@@ -43,7 +43,7 @@ def pair(root, photo, mask, seed, kind='index'):
   save(root / mask, values.astype(np.uint8))
   if kind == 'palette':
     image = Image.fromarray(values)
-    image.putpalette([c for v in range(256) for c in voc2012.voc_color(v)])
+    image.putpalette([c for v in range(256) for c in voc_color(v)])
     image.save(root / mask)
   return (root / photo).read_bytes(), label(seed)
 
@@ -121,10 +121,11 @@ def table(root, name, line, head=''):
 
 def table_of_words(root):
   write(root / 'classes.txt', PLAIN)
-  made = pair(root, 'p/x.jpg', 'q/y.png', 1)
+  train = pair(root, 'p/x.jpg', 'q/y.png', 1)
+  val = pair(root, 'p/z.jpg', 'q/z.png', 2)
   write(root / 'train.txt', 'Photo Mask\n\np/x.jpg   q/y.png\n')
-  write(root / 'val.txt', '/p/x.jpg ./q/y.png')
-  return {'train': {'p/x': made}, 'val': {'p/x': made}}
+  write(root / 'val.txt', '/p/z.jpg ./q/z.png')
+  return {'train': {'p/x': train}, 'val': {'p/z': val}}
 
 
 def labelme(root, masks='SegmentationClass'):

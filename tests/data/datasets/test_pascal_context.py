@@ -10,6 +10,7 @@ from emanet_jax.data import datasets
 from emanet_jax.data.datasets import pascal_context
 from tests.data.datasets import miniature
 from tests.data.layouts import prepare, write_photo
+from tests.data.run_lengths import encode_rle, run_lengths
 
 PHOTOS = 'VOCdevkit/VOC2010/JPEGImages'
 FIRST = f'{PHOTOS}/2008_000002.jpg'
@@ -37,23 +38,6 @@ IMAGES = {
   2007_000027: 'train',
   2008_000004: 'test',
 }
-
-
-def encode_rle(mask):
-  """Compressed runs of a mask, number by number."""
-  flat = mask.T.ravel().astype(int)
-  bounds = [0, *(np.flatnonzero(np.diff(flat)) + 1).tolist(), flat.size]
-  runs = [0] * flat[0] + [b - a for a, b in zip(bounds, bounds[1:])]  # noqa
-  text = ''
-  for i, run in enumerate(runs):
-    number = run - runs[i - 2] if i > 2 else run
-    while True:
-      digit, number = number & 31, number >> 5
-      more = number != (-1 if digit & 16 else 0)
-      text += chr(48 + digit + 32 * more)
-      if not more:
-        break
-  return {'counts': text, 'size': list(mask.shape)}
 
 
 def shapes(image):
@@ -131,7 +115,12 @@ def root(tmp_path, monkeypatch):
   root = tmp_path / 'raw'
   for seed, image in enumerate(IMAGES):
     write_photo(root / PHOTOS / f'{name(image)}.jpg', *SIZE, seed=seed)
-  (root / JSON).write_text(json.dumps(merged()))
+  content = merged()
+  # The first mask is not compressed.
+  first = content['annos_segmentation'][0]
+  runs = run_lengths(shapes(first['image_id'])[0][1])
+  first['segmentation']['counts'] = runs
+  (root / JSON).write_text(json.dumps(content))
   for dataset in ('pascal_context', 'pascal_context60'):
     miniature.forget_checksums(monkeypatch, dataset)
   return root
@@ -226,6 +215,10 @@ FAULTS = {
     first_segment(segmentation={'counts': '09', 'size': [3, 3]}),
     [JSON, 'mask of 2008_000002', 'do not make 30x40', 'again'],
   ),
+  'masks of a strange kind': (
+    first_segment(segmentation={'counts': [5, 'x']}),
+    [JSON, 'mask of 2008_000002', 'do not make 30x40', 'again'],
+  ),
   'another size': (
     lambda r: write_photo(r / FIRST, 40, 30),
     ['image 2008_000002', '30x40', '40x30'],
@@ -241,10 +234,14 @@ def test_a_fault_is_told(dataset, fault, root, tmp_path):
   miniature.refuse(dataset, root, tmp_path, *messages)
 
 
-@pytest.mark.parametrize('file', [TAR, JSON])
-def test_other_files_of_these_names_are_refused(file, tmp_path):
-  (tmp_path / 'raw').mkdir()
-  (tmp_path / 'raw' / file).write_bytes(b'another')
+@pytest.mark.parametrize(
+  'file', [TAR, JSON, f'VOCdevkit/VOC2010/{JSON}', f'VOC2010/{JSON}']
+)
+@pytest.mark.parametrize('dataset', ['pascal_context', 'pascal_context60'])
+def test_other_files_of_these_names_are_refused(dataset, file, tmp_path):
+  path = tmp_path / 'raw' / file
+  path.parent.mkdir(parents=True)
+  path.write_bytes(b'another')
   miniature.refuse(
-    'pascal_context', tmp_path / 'raw', tmp_path, file, 'not the published'
+    dataset, tmp_path / 'raw', tmp_path, file, 'not the published'
   )

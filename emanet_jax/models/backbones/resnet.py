@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from emanet_jax.array import Array
 from emanet_jax.errors import UserError
-from emanet_jax.models.layers import ConvNorm, max_pool
+from emanet_jax.models.layers import ConvNorm, halve, max_pool
 
 STAGE_SIZES = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 EXPANSION = 4
@@ -55,7 +55,11 @@ class Bottleneck(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, 'b h w c'], *, train: bool
+    self,
+    x: Float[Array, 'b h w c'],
+    *,
+    train: bool,
+    extent: Int[Array, 'b 2'] | None = None,
   ) -> Float[Array, 'b ho wo f']:
     features, momentum = self.planes * EXPANSION, self.norm_momentum
     y = ConvNorm(self.planes, norm_momentum=momentum, name='conv1')(
@@ -68,7 +72,7 @@ class Bottleneck(nn.Module):
       self.dilation,
       norm_momentum=momentum,
       name='conv2',
-    )(y, train=train)
+    )(y, train=train, extent=extent)
     y = ConvNorm(
       features, norm_momentum=momentum, use_relu=False, name='conv3'
     )(y, train=train)
@@ -108,10 +112,15 @@ class ResNet(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, 'b h w 3'], *, train: bool
+    self,
+    x: Float[Array, 'b h w 3'],
+    *,
+    train: bool,
+    extent: Int[Array, 'b 2'] | None = None,
   ) -> tuple[Float[Array, 'b _ _ _'], ...]:
     """Returns the four stages' features, finest first."""
-    x = max_pool(self._stem(x, train))
+    x, extent = self._stem(x, train, extent)
+    x, extent = max_pool(x, extent), halve(extent)
     outputs = []
     strides = stage_strides(self.output_stride)
     for stage, (blocks, (stride, dilation)) in enumerate(
@@ -126,11 +135,19 @@ class ResNet(nn.Module):
           block_dilation,
           self.norm_momentum,
           name=f'layer{stage + 1}_{i}',
-        )(x, train=train)
+        )(x, train=train, extent=extent)
+        if stride == 2 and i == 0:
+          extent = halve(extent)
       outputs.append(x)
     return tuple(outputs)
 
-  def _stem(self, x, train):
+  def out_extent(self, extent: Int[Array, 'b 2'] | None):
+    """The images' extent in the last stage's features."""
+    for _ in range(self.output_stride.bit_length() - 1):
+      extent = halve(extent)
+    return extent
+
+  def _stem(self, x, train, extent):
     size = 3 if len(self.stem_widths) == 3 else 7
     for i, features in enumerate(self.stem_widths):
       x = ConvNorm(
@@ -139,8 +156,9 @@ class ResNet(nn.Module):
         2 if i == 0 else 1,
         norm_momentum=self.norm_momentum,
         name=f'stem{i + 1}',
-      )(x, train=train)
-    return x
+      )(x, train=train, extent=extent)
+      extent = halve(extent) if i == 0 else extent
+    return x, extent
 
 
 def create(

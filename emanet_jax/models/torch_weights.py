@@ -1,0 +1,226 @@
+"""PyTorch's tensors to our network's variables, and back.
+
+The kind of network is recognised by its tensors' names, its depth, widths and
+classes by their shapes. Every tensor is accounted for: one that is unknown,
+missing or of another shape than the network's is an error that lists both
+sides.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from flax import traverse_util
+
+from emanet_jax.config import default_config
+from emanet_jax.errors import UserError
+from emanet_jax.models import torch_names
+from emanet_jax.models.backbones.resnet import STAGE_SIZES
+from emanet_jax.models.segmenter import create_model
+from emanet_jax.models.torch_names import LAYOUTS, MU, Layout, Path
+
+_COUNTER = 'num_batches_tracked'  # of each normalisation; we have none
+_CLASSIFIER = ('fc.', 'head.fc.')  # of ImageNet, after a ResNet's backbone
+
+
+def variables_from_torch(state_dict: dict[str, np.ndarray]) -> dict:
+  """The Flax variables that a PyTorch state dict holds.
+
+  Args:
+    state_dict: Name → array, in PyTorch's layout, of one of
+      `torch_names.LAYOUTS`. A leading `module.`, and a ResNet's `backbone.`,
+      are dropped; `num_batches_tracked` counters and the ImageNet classifier
+      `fc` have no counterpart.
+
+  Returns:
+    For an EMANet the whole `{'params', 'batch_stats', 'bases'}` of
+    `create_model`; for a ResNet `{'params', 'batch_stats'}` of the backbone
+    alone. float32 NumPy arrays.
+
+  Raises:
+    UserError: An unknown source, or any tensor unknown, missing or misshaped.
+  """
+  return network_from_torch(state_dict)[0]
+
+
+def network_from_torch(
+  state_dict: dict[str, np.ndarray],
+) -> tuple[dict, ml_collections.ConfigDict]:
+  """As `variables_from_torch`; and the `model` part of its configuration."""
+  tensors = {
+    name.removeprefix('module.'): np.asarray(value)
+    for name, value in state_dict.items()
+    if not name.endswith(_COUNTER)
+  }
+  layout, tensors = _recognise(tensors)
+  names = layout.names(torch_names.stage_sizes(tensors))
+  _refuse(
+    {
+      'the network has no place for': [
+        f'{name} {tensors[name].shape}' for name in tensors.keys() - names
+      ],
+      'the file lacks': [
+        f'{name} ({"/".join(names[name])})' for name in names.keys() - tensors
+      ],
+      'nothing is in': [
+        f'{name} {value.shape}'
+        for name, value in tensors.items()
+        if not value.size
+      ],
+    }
+  )
+  found = {path: _to_flax(tensors[name]) for name, path in names.items()}
+  model_config = default_config().model
+  model_config.update_from_flattened_dict(_options(layout, found))
+  expected = _expected_shapes(model_config, _width(found, 'head/classifier'))
+  _refuse(
+    {
+      'shapes differ (in Flax layout) at': [
+        f'{name}: file {found[path].shape}, network {expected[path]}'
+        for name, path in names.items()
+        if found[path].shape != expected[path]
+      ]
+    }
+  )
+  return traverse_util.unflatten_dict(found), model_config
+
+
+def torch_from_variables(
+  variables: dict, steps: int
+) -> tuple[dict[str, np.ndarray], Layout]:
+  """The state dict of the first layout that has just these tensors.
+
+  Args:
+    variables: Of an EMANet as the authors' or mmsegmentation's, or of a ResNet
+      alone.
+    steps: Updates behind it, for the `num_batches_tracked` that strict loading
+      asks for.
+
+  Returns:
+    Name → array in PyTorch's layout, and the names' kind.
+
+  Raises:
+    UserError: No layout has all of these tensors.
+  """
+  found = traverse_util.flatten_dict(variables)
+  sizes = torch_names.stage_sizes(
+    path[2].replace('_', '.') for path in found if path[1] == 'backbone'
+  )
+  for layout in LAYOUTS:
+    names = layout.names(sizes)
+    if set(names.values()) == found.keys():
+      break
+  else:
+    raise UserError(
+      'no PyTorch network has just these tensors; known are: '
+      + ', '.join(layout.title for layout in LAYOUTS)
+    )
+  tensors = {}
+  for name, path in names.items():
+    tensors[name] = _to_torch(found[path])
+    if path[-1] == 'var':
+      module = name.removesuffix('running_var')
+      tensors[module + _COUNTER] = np.array(steps, np.int64)
+  return tensors, layout
+
+
+def _recognise(
+  tensors: dict[str, np.ndarray],
+) -> tuple[Layout, dict[str, np.ndarray]]:
+  """The layout; and the tensors without an ImageNet network's trimmings."""
+  bare = {
+    name.removeprefix('backbone.'): value
+    for name, value in tensors.items()
+    if not name.startswith(_CLASSIFIER)
+  }
+  for layout in LAYOUTS:
+    given = tensors if layout.head else bare
+    if all(mark in given for mark in layout.marks):
+      return layout, given
+  raise UserError(
+    'not a known network: its tensors are called like '
+    f'{sorted(tensors)[:5]}; known are '
+    + ', '.join(f'{x.title} ({", ".join(x.marks)})' for x in LAYOUTS)
+  )
+
+
+def _to_flax(value: np.ndarray) -> np.ndarray:
+  value = np.asarray(value, np.float32)
+  if value.ndim == 4:  # [out, in, h, w] → [h, w, in, out]
+    value = value.transpose(2, 3, 1, 0)
+  elif value.ndim == 3 and value.shape[0] == 1:  # μ⁰: [1, C, K] → [K, C]
+    value = value[0].T
+  return value.copy()
+
+
+def _to_torch(value: np.ndarray) -> np.ndarray:
+  value = np.asarray(value)
+  if value.ndim == 4:
+    value = value.transpose(3, 2, 0, 1)
+  elif value.ndim == 2:
+    value = value.T[None]
+  return np.array(value, order='C')
+
+
+def _options(layout: Layout, found: dict[Path, np.ndarray]) -> dict[str, Any]:
+  """What sets this network apart from the default, by dotted keys."""
+  blocks = tuple(
+    len({p[2] for p in found if p[2].startswith(f'layer{stage}_')})
+    for stage in (1, 2, 3, 4)
+  )
+  stems = sorted({p[2] for p in found if p[2].startswith('stem')})
+  options = {
+    'backbone.multi_grid': (1, 2, 4),
+    'backbone.stem_widths': tuple(
+      _width(found, f'backbone/{stem}/conv') for stem in stems
+    ),
+    'backbone.width': _width(found, 'backbone/layer1_0/conv1/conv'),
+    **layout.options,
+  }
+  depths = {sizes: depth for depth, sizes in STAGE_SIZES.items()}
+  if blocks in depths:
+    options['backbone.depth'] = depths[blocks]
+  else:
+    grid = options['backbone.multi_grid']
+    grid += grid[-1:] * (blocks[3] - len(grid))
+    options |= {'backbone.stage_sizes': blocks, 'backbone.multi_grid': grid}
+  if MU in found:
+    options |= {
+      'head.channels': _width(found, 'head/conv_in/conv'),
+      'head.out_channels': _width(found, 'head/conv_out/conv'),
+      'head.num_bases': found[MU].shape[0],
+    }
+  if 'auxiliary_head.weight' in options:
+    width = _width(found, 'auxiliary_head/conv/conv')
+    options['auxiliary_head.channels'] = width
+  return options
+
+
+def _width(found: dict[Path, np.ndarray], module: str) -> int:
+  """A convolution's output channels; 1 where that cannot be said."""
+  kernel = found.get(('params', *module.split('/'), 'kernel'))
+  return kernel.shape[-1] if kernel is not None and kernel.ndim else 1
+
+
+def _expected_shapes(
+  model_config: ml_collections.ConfigDict, classes: int
+) -> dict[Path, tuple]:
+  model = create_model(model_config, classes)
+  shapes = jax.eval_shape(
+    model.init, jax.random.key(0), jnp.zeros((1, 65, 65, 3))
+  )
+  flat = traverse_util.flatten_dict(shapes)
+  return {path: leaf.shape for path, leaf in flat.items()}
+
+
+def _refuse(problems: dict[str, list[str]]) -> None:
+  """Raises if any problem has instances, listing them all."""
+  lines = [
+    f'{title}: ' + ', '.join(sorted(instances))
+    for title, instances in problems.items()
+    if instances
+  ]
+  if lines:
+    raise UserError('these weights do not fit:\n' + '\n'.join(lines))

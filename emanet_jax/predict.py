@@ -1,0 +1,227 @@
+"""Photos to label maps, overlays, attention pages and test-server archives.
+
+Results lie below `predict.output` (W/predict): `labels/NAME.png`, whose values
+are classes and whose palette is the data set's; `overlays/NAME.png`; on demand
+`probabilities/NAME.npz` and `attention/NAME/*.png`. NAME is the photo's path
+below the input folder. Label maps and probabilities lie on the photo's pixels
+as stored, pictures are upright (see `photos`).
+"""
+
+import collections
+import concurrent.futures
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jax
+import ml_collections
+from absl import logging
+from flax import traverse_util
+
+from emanet_jax import checkpoint, evaluate, inference, sharding
+from emanet_jax.attention import create_attend
+from emanet_jax.attention_pages import create_pages
+from emanet_jax.config import as_plain_dict
+from emanet_jax.data import datasets
+from emanet_jax.data.preparation import prepared_directory
+from emanet_jax.data.prepared import load_dataset
+from emanet_jax.data.spec import DatasetSpec
+from emanet_jax.errors import UserError
+from emanet_jax.looking import Progress, look
+from emanet_jax.models.segmenter import create_model
+from emanet_jax.photos import Photo, find_photos, split_photos
+from emanet_jax.results import (
+  Report,
+  Writers,
+  check_origin,
+  create_writers,
+  tell,
+)
+from emanet_jax.submission import get_format, pack
+
+_AHEAD = 16  # results waiting to be written, at most
+
+
+def predict(config: ml_collections.ConfigDict, workdir: str) -> Report:
+  """Predicts the photos that `config.predict` names; see the module.
+
+  Raises:
+    UserError: What it needs is not there, which shows before anything is
+      compiled; or, when all else is done, some photos failed.
+  """
+  _check(config)
+  options = config.predict
+  manager = checkpoint.open_manager(workdir)
+  if manager.latest_step() is None:
+    raise UserError(
+      f'{manager.directory} holds no checkpoint; train first, with '
+      f'--mode=train --workdir={workdir}'
+    )
+  checkpoint.check_config(manager, config, evaluating=True)
+  output = Path(options.output or Path(workdir) / 'predict').expanduser()
+  spec = _spec(config.data.name, config.data.data_dir)
+  form = None
+  if options.submission:
+    form = get_format(options.submission, spec.num_classes)
+  given = _photos(config, spec, output)
+  mesh = sharding.create_mesh(jax.local_devices())
+  variables = checkpoint.restore_variables(manager, sharding.replicated(mesh))
+  _check_classes(variables, spec, str(manager.directory))
+  attend, pages = None, {}
+  if options.attention:
+    models = _models_by_stage(config.model, spec.num_classes)
+    attend = create_attend(models, variables, options.bases)
+    pages = create_pages(options.bases, options.pixel)
+  writers = create_writers(output, spec, form, options.probabilities, pages)
+  waiting = [
+    photo
+    for photo in given
+    if options.overwrite or not writers.all_exist(photo.name)
+  ]
+  _check_origin(config, manager, output, keeping=len(waiting) < len(given))
+  failed = _run(config, spec, variables, waiting, writers, attend)
+  report = Report(len(waiting) - len(failed), len(given) - len(waiting), failed)
+  tell(report, output)
+  if form:
+    archive = output / f'{options.submission}_{options.split or "photos"}.zip'
+    pack(archive, output / 'submission', form, [p.name for p in given])
+    logging.info('%s holds %d predictions', archive, len(given))
+  return report
+
+
+def _check(config: ml_collections.ConfigDict) -> None:
+  """Raises a UserError for options that cannot be."""
+  evaluate.check(config)
+  options = config.predict
+  if bool(options.input) == bool(options.split):
+    raise UserError(
+      f'predict.input is {options.input!r} and predict.split '
+      f'{options.split!r}; give one: a photo, folder or pattern, or a split of '
+      'a prepared data set'
+    )
+  if options.bases and min(options.bases) < 0:
+    raise UserError(f'predict.bases is {options.bases}; they count from 0')
+  if len(options.pixel) not in (0, 2) or min((*options.pixel, 0)) < 0:
+    raise UserError(
+      f'predict.pixel is {options.pixel}; give row and column, as (120, 64)'
+    )
+  if (options.bases or options.pixel) and not options.attention:
+    raise UserError(
+      'predict.bases and predict.pixel choose what attention pages show; ask '
+      'for these with --config.predict.attention=True'
+    )
+  if jax.process_count() > 1:
+    raise UserError(
+      'predict runs as one process, with all of its devices; start one for '
+      'each part of the photos instead of --distributed'
+    )
+
+
+def _spec(name: str, data_dir: str) -> DatasetSpec:
+  """Classes and palette; only a user's own are read from prepared records."""
+  spec = datasets.get_dataset(name).SPEC
+  if spec.classes:
+    return spec
+  try:
+    return load_dataset(prepared_directory(name, data_dir)).spec
+  except UserError as error:
+    raise UserError(
+      f'the classes of data set {name!r} are in its prepared records: {error} '
+      '(--config.data.data_dir says where it lies)'
+    ) from error
+
+
+def _photos(
+  config: ml_collections.ConfigDict, spec: DatasetSpec, output: Path
+) -> list[Photo]:
+  if config.predict.input:
+    return find_photos(config.predict.input, output)
+  name = config.predict.dataset or config.data.name
+  dataset = load_dataset(prepared_directory(name, config.data.data_dir))
+  if dataset.spec.classes != spec.classes:
+    raise UserError(
+      f'predict.dataset {name} has other classes than {spec.name}, which the '
+      'checkpoint is of'
+    )
+  return split_photos(dataset, config.predict.split)
+
+
+def _check_classes(variables: dict, spec: DatasetSpec, where: str) -> None:
+  leaves = traverse_util.flatten_dict(variables['params'])
+  for path, leaf in leaves.items():
+    if path[-2] == 'classifier' and leaf.shape[-1] != spec.num_classes:
+      raise UserError(
+        f'{where}: its classifier has {leaf.shape[-1]} classes, but data set '
+        f'{spec.name} has {spec.num_classes}; give the data.name, and for a '
+        'folder of your own the data.data_dir, that it was trained with'
+      )
+
+
+def _models_by_stage(config: ml_collections.ConfigDict, num_classes: int):
+  """The network with 1, 2, … stages of EM, up to those of evaluation."""
+  config = config.copy_and_resolve_references()
+  stages = config.head.eval_stages or config.head.num_stages
+  models = []
+  for stage in range(1, stages + 1):
+    config.head.eval_stages = stage
+    models.append(create_model(config, num_classes))
+  return models
+
+
+def _check_origin(config, manager, output: Path, *, keeping: bool) -> None:
+  """Keeps results of other weights, networks and protocols apart."""
+  origin = {
+    'checkpoint': str(manager.directory / str(manager.latest_step())),
+    'model': as_plain_dict(config)['model'],
+    'protocol': dataclasses.asdict(inference.create_protocol(config.eval)),
+  }
+  check_origin(output, json.loads(json.dumps(origin)), keeping)
+
+
+def _run(
+  config: ml_collections.ConfigDict,
+  spec: DatasetSpec,
+  variables: dict,
+  waiting: Sequence[Photo],
+  writers: Writers,
+  attend,
+) -> Mapping[str, str]:
+  """Predicts and writes; returns what failed."""
+  options = config.predict
+  progress = Progress(len(waiting))
+  results = look(
+    create_model(config.model, spec.num_classes),
+    variables,
+    inference.create_protocol(config.eval),
+    waiting,
+    progress,
+    batch_size=config.eval.batch_size,
+    probabilities=options.probabilities,
+    check=functools.partial(_check_pixel, options.pixel),
+  )
+  with concurrent.futures.ThreadPoolExecutor() as pool:
+    writing = collections.deque()
+    for result in results if waiting else ():
+      seen = attend(result.image) if attend else None
+      writing.append(
+        pool.submit(writers.write, result, seen, options.overwrite)
+      )
+      if len(writing) > _AHEAD:
+        writing.popleft().result()
+        progress.advance()
+    for job in writing:
+      job.result()
+      progress.advance()
+  return progress.failed
+
+
+def _check_pixel(
+  pixel: Sequence[int], photo: Photo, size: tuple[int, int]
+) -> None:
+  if any(place >= length for place, length in zip(pixel, size, strict=False)):
+    raise UserError(
+      f'{photo.where} is {size[0]}×{size[1]} (height × width): predict.pixel '
+      f'{tuple(pixel)} lies outside'
+    )

@@ -1,0 +1,111 @@
+"""Predictions as the benchmarks' servers take them: names, values, archive."""
+
+import dataclasses
+import os
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from emanet_jax.data.datasets import cityscapes
+from emanet_jax.data.spec import DatasetSpec
+from emanet_jax.errors import UserError
+from emanet_jax.photos import encode_png
+
+_NAMED = 5  # missing photos named at most
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+  """What a server takes.
+
+  Attributes:
+    path: Of a PNG in the archive; {} stands for the photo's id.
+    values: That the PNG holds, by class.
+    colored: Whether the PNG has the data set's palette; else it is grey.
+  """
+
+  path: str
+  values: tuple[int, ...]
+  colored: bool = False
+
+  def encode(self, label: UInt8[np.ndarray, 'h w'], spec: DatasetSpec) -> bytes:
+    """The PNG of a prediction, whose values are classes."""
+    values = np.array(self.values, np.uint8)[label]
+    return encode_png(values, spec.palette if self.colored else ())
+
+
+FORMATS = {
+  # The devkit's layout; comp6: other training data was used than VOC's own, as
+  # SBD's annotations and ImageNet are.
+  'voc2012': Format(
+    'results/VOC2012/Segmentation/comp6_test_cls/{}.png',
+    tuple(range(21)),
+    colored=True,
+  ),
+  # cityscapesScripts looks for CITY_SEQUENCE_FRAME*.png in any folder.
+  'cityscapes': Format('{}_labelIds.png', cityscapes.LABEL_IDS),
+  # 1 to 150 in a PNG of the photo's name; 0 would be none of them.
+  'ade20k': Format('{}.png', tuple(range(1, 151))),
+}
+
+
+def get_format(name: str, num_classes: int) -> Format:
+  """A server's format.
+
+  Raises:
+    UserError: An unknown name, or another number of classes.
+  """
+  if name not in FORMATS:
+    raise UserError(
+      f'predict.submission is {name!r}; known are {", ".join(FORMATS)}'
+    )
+  expected = len(FORMATS[name].values)
+  if num_classes != expected:
+    raise UserError(
+      f'predict.submission: {name} takes {expected} classes, but the '
+      f'checkpoint has {num_classes}; choose a run on {name}'
+    )
+  return FORMATS[name]
+
+
+def pack(
+  archive: Path, folder: Path, form: Format, names: Sequence[str]
+) -> None:
+  """Zips the PNGs of a folder, the same bytes for the same PNGs.
+
+  Args:
+    archive: The zip file, written completely or not at all.
+    folder: Holds the PNGs under their paths in the archive.
+    form: Of the server.
+    names: Ids of the photos that it expects.
+
+  Raises:
+    UserError: Some are missing.
+  """
+  paths = [form.path.replace('{}', name) for name in names]
+  missing = [
+    name
+    for name, path in zip(names, paths, strict=True)
+    if not (folder / path).is_file()
+  ]
+  if missing:
+    more = ', …' * (len(missing) > _NAMED)
+    raise UserError(
+      f'{archive} was not made: {len(missing)} of {len(names)} photos have no '
+      f'prediction ({", ".join(missing[:_NAMED])}{more}). The same command '
+      'again predicts those alone.'
+    )
+  temporary = archive.with_name(f'.{archive.name}.{os.getpid()}.tmp')
+  try:
+    # PNGs are compressed already.
+    with zipfile.ZipFile(temporary, 'w', zipfile.ZIP_STORED) as packed:
+      for path in sorted(paths):
+        entry = zipfile.ZipInfo(path)  # of 1980, not of now
+        entry.create_system, entry.external_attr = 3, 0o644 << 16
+        packed.writestr(entry, (folder / path).read_bytes())
+    os.replace(temporary, archive)
+  finally:
+    temporary.unlink(missing_ok=True)

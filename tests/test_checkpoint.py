@@ -1,0 +1,115 @@
+"""Weights alone: written, read from wherever they lie, and started from."""
+
+from unittest import mock
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from flax import traverse_util
+
+from emanet_jax import checkpoint, sharding, train
+from emanet_jax.data import pipeline
+from emanet_jax.errors import UserError
+from emanet_jax.models.segmenter import create_model
+from tests import tiny
+
+
+@pytest.fixture(scope='module')
+def variables():
+  """Two of them: of the steps 2 and 5 of a run."""
+  first = tiny.random_variables(create_model(tiny.tiny_config().model, 7))
+  return first, jax.tree.map(lambda x: x + 1, first)
+
+
+@pytest.fixture(scope='module')
+def workdir(variables, tmp_path_factory):
+  folder = tmp_path_factory.mktemp('run')
+  for step, tree in zip((2, 5), variables, strict=True):
+    # tiny.save_step keeps the latest only.
+    with checkpoint.open_manager(folder, 2) as manager:
+      state = {'params': tree['params'], 'model_state': _rest(tree)}
+      manager.save(
+        step,
+        args=ocp.args.Composite(state=ocp.args.StandardSave(state)),
+      )
+  return folder
+
+
+def _rest(tree):
+  return {k: v for k, v in tree.items() if k != 'params'}
+
+
+def assert_equal(got, expected):
+  got, expected = (traverse_util.flatten_dict(x) for x in (got, expected))
+  assert got.keys() == expected.keys()
+  for path, value in expected.items():
+    assert isinstance(got[path], np.ndarray)
+    np.testing.assert_array_equal(got[path], value, err_msg=path)
+
+
+@pytest.mark.parametrize(
+  ('place', 'step', 'index'),
+  [('', 5, 1), ('checkpoints/5', 5, 1), ('checkpoints/2', 2, 0)],
+)
+def test_weights_of_a_workdir_or_of_one_step(
+  workdir, variables, place, step, index
+):
+  got, got_step = checkpoint.load_weights(workdir / place)
+  assert got_step == step
+  assert_equal(got, variables[index])
+
+
+@pytest.mark.parametrize('place', ['checkpoints/3', 'checkpoints', 'none'])
+def test_a_place_without_weights_is_refused(workdir, place):
+  before = tiny.hash_files(workdir)
+  with pytest.raises(UserError, match=f'{workdir / place} is no checkpoint'):
+    checkpoint.load_weights(workdir / place)
+  assert tiny.hash_files(workdir) == before
+  assert not (workdir / 'none').exists()
+
+
+def test_weights_are_written_once(variables, tmp_path):
+  config = tiny.tiny_config()
+  checkpoint.save_weights(tmp_path / 'new', variables[0], config, 3)
+  got, step = checkpoint.load_weights(tmp_path / 'new')
+  assert step == 3
+  assert_equal(got, variables[0])
+  with pytest.raises(UserError, match='new exists; give a new folder'):
+    checkpoint.save_weights(tmp_path / 'new', variables[1], config, 3)
+  assert_equal(checkpoint.load_weights(tmp_path / 'new')[0], variables[0])
+
+
+def first_state(config, classes, workdir):
+  """The state that training starts from."""
+  model = create_model(config.model, classes)
+  _, tx = train._create_optimizer(config, model)
+  iterator = mock.create_autospec(pipeline.TrainIterator, instance=True)
+  mesh = sharding.create_mesh(jax.devices()[:2])
+  with checkpoint.open_manager(workdir, 1) as manager:
+    return train._first_or_latest(config, manager, model, tx, iterator, mesh)
+
+
+def test_training_starts_from_a_step_with_other_classes(
+  workdir, variables, tmp_path, caplog
+):
+  config = tiny.tiny_config(init_from=str(workdir / 'checkpoints' / '2'))
+  with caplog.at_level('INFO', logger='absl'):
+    state = first_state(config, 5, tmp_path)
+  assert 'head: 18 of 20 tensors taken; left: head/classifier' in caplog.text
+  assert {len(x.sharding.device_set) for x in jax.tree.leaves(state)} == {2}
+  got = traverse_util.flatten_dict(jax.device_get(state.variables))
+  expected = traverse_util.flatten_dict(variables[0])
+  for path, value in got.items():
+    if 'classifier' in path:
+      assert value.shape[-1] == 5
+    else:
+      np.testing.assert_array_equal(value, expected[path], err_msg=path)
+
+
+def test_another_depth_is_refused_before_training(workdir, tmp_path):
+  config = tiny.tiny_config(
+    init_from=str(workdir), model__backbone__stage_sizes=(1, 1, 2, 1)
+  )
+  with pytest.raises(UserError, match=r'layer3_1.*not in the checkpoint'):
+    first_state(config, 7, tmp_path)
