@@ -239,6 +239,15 @@ def load_weights(place: str | Path) -> tuple[dict, int]:
     return jax.device_get(restore_variables(manager, device, step)), step
 
 
+def trained_classes(manager: ocp.CheckpointManager) -> list[str] | None:
+  """Class names of the latest step's data; None for converted weights."""
+  step = manager.latest_step()
+  if not (manager.directory / str(step) / 'data').exists():
+    return None
+  data = _restore(manager, step, data=ocp.args.JsonRestore())['data']
+  return data.get('made_with', {}).get('classes')
+
+
 def abstract_like(tree, sharding: jax.sharding.Sharding):
   """The same tree as shapes, dtypes and one sharding, to restore to."""
   return jax.tree.map(

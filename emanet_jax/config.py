@@ -107,7 +107,7 @@ def _data() -> ml_collections.ConfigDict:
   data.scales = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)  # one drawn an example
   data.flip = True  # mirrored left to right half of the time
   # Augmentations beyond the authors', 0 = off. x is uniform around no change:
-  data.rotation = 0.0  # ± x degrees about the crop's centre
+  data.rotation = 0.0  # ± x degrees about the middle of the photo's part
   data.brightness = 0.0  # factor of 1 ± x, not below 0
   data.contrast = 0.0  # likewise
   data.saturation = 0.0  # likewise

@@ -13,7 +13,6 @@ from jax.experimental import multihost_utils
 
 from emanet_jax import (
   batching,
-  checkpoint,
   inference,
   metrics,
   report,
@@ -27,6 +26,7 @@ from emanet_jax.extremes import Extremes, image_scores
 from emanet_jax.inference import SINGLE_SCALE, Protocol
 from emanet_jax.models.segmenter import create_model
 from emanet_jax.report import Evaluation
+from emanet_jax.trained import open_trained, restore_trained
 
 
 def evaluate(config: ml_collections.ConfigDict, workdir: str) -> Evaluation:
@@ -36,19 +36,12 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str) -> Evaluation:
     UserError: No checkpoint, one of another model, or data that is not there.
   """
   check(config)
-  manager = checkpoint.open_manager(workdir)
-  if manager.latest_step() is None:
-    raise UserError(
-      f'{manager.directory} holds no checkpoint; train first, with '
-      f'--mode=train --workdir={workdir}'
-    )
-  checkpoint.check_config(manager, config, evaluating=True)
+  manager = open_trained(config, workdir)
   dataset = pipeline.open_dataset(config.data, (config.data.eval_split,))
   model = create_model(config.model, dataset.spec.num_classes)
-  mesh = sharding.create_mesh(jax.local_devices())
   evaluation = run_split(
     model,
-    checkpoint.restore_variables(manager, sharding.replicated(mesh)),
+    restore_trained(manager, dataset.spec),
     dataset,
     config.data.eval_split,
     create_eval_step(

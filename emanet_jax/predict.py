@@ -18,9 +18,8 @@ from pathlib import Path
 import jax
 import ml_collections
 from absl import logging
-from flax import traverse_util
 
-from emanet_jax import checkpoint, evaluate, inference, sharding
+from emanet_jax import evaluate, inference
 from emanet_jax.attention import create_attend
 from emanet_jax.attention_pages import create_pages
 from emanet_jax.config import as_plain_dict
@@ -40,6 +39,7 @@ from emanet_jax.results import (
   tell,
 )
 from emanet_jax.submission import get_format, pack
+from emanet_jax.trained import open_trained, restore_trained
 
 _AHEAD = 16  # results waiting to be written, at most
 
@@ -53,22 +53,14 @@ def predict(config: ml_collections.ConfigDict, workdir: str) -> Report:
   """
   _check(config)
   options = config.predict
-  manager = checkpoint.open_manager(workdir)
-  if manager.latest_step() is None:
-    raise UserError(
-      f'{manager.directory} holds no checkpoint; train first, with '
-      f'--mode=train --workdir={workdir}'
-    )
-  checkpoint.check_config(manager, config, evaluating=True)
+  manager = open_trained(config, workdir)
   output = Path(options.output or Path(workdir) / 'predict').expanduser()
   spec = _spec(config.data.name, config.data.data_dir)
   form = None
   if options.submission:
     form = get_format(options.submission, spec.num_classes)
   given = _photos(config, spec, output)
-  mesh = sharding.create_mesh(jax.local_devices())
-  variables = checkpoint.restore_variables(manager, sharding.replicated(mesh))
-  _check_classes(variables, spec, str(manager.directory))
+  variables = restore_trained(manager, spec)
   attend, pages = None, {}
   if options.attention:
     models = _models_by_stage(config.model, spec.num_classes)
@@ -146,17 +138,6 @@ def _photos(
       'checkpoint is of'
     )
   return split_photos(dataset, config.predict.split)
-
-
-def _check_classes(variables: dict, spec: DatasetSpec, where: str) -> None:
-  leaves = traverse_util.flatten_dict(variables['params'])
-  for path, leaf in leaves.items():
-    if path[-2] == 'classifier' and leaf.shape[-1] != spec.num_classes:
-      raise UserError(
-        f'{where}: its classifier has {leaf.shape[-1]} classes, but data set '
-        f'{spec.name} has {spec.num_classes}; give the data.name, and for a '
-        'folder of your own the data.data_dir, that it was trained with'
-      )
 
 
 def _models_by_stage(config: ml_collections.ConfigDict, num_classes: int):

@@ -1,6 +1,7 @@
 """Evaluation is exact: batching, padding and devices change no count."""
 
 import contextlib
+import dataclasses
 import functools
 import json
 import logging
@@ -236,3 +237,25 @@ def test_evaluate_refuses_what_it_cannot_score(
     evaluate.evaluate(config, str(tmp_path))
   assert 'train.steps' not in str(e.value)
   assert not (tmp_path / 'eval').exists()
+
+
+def test_evaluate_refuses_other_classes(
+  network, dataset, monkeypatch, tmp_path
+):
+  """As many as the checkpoint's, but in another order."""
+  config = tiny.tiny_config()
+  tiny.save_step(config, network[1], tmp_path, step=7, classes=SPEC.classes)
+  turned = dataclasses.replace(
+    dataset,
+    spec=dataclasses.replace(SPEC, classes=SPEC.classes[::-1]),
+  )
+  monkeypatch.setattr(pipeline, 'open_dataset', lambda config, splits: turned)
+  with pytest.raises(UserError, match='was trained for the classes'):
+    evaluate.evaluate(config, str(tmp_path))
+  fewer = dataclasses.replace(
+    dataset, spec=dataclasses.replace(SPEC, classes=SPEC.classes[:-1])
+  )
+  tiny.save_step(config, network[1], tmp_path / 'other', step=7)
+  monkeypatch.setattr(pipeline, 'open_dataset', lambda config, splits: fewer)
+  with pytest.raises(UserError, match=r'classifier has 7 classes.* has 6'):
+    evaluate.evaluate(config, str(tmp_path / 'other'))

@@ -21,7 +21,7 @@ FLOORS = (
     *('inference',),
     *('plots', 'preemption', 'prefetch', 'preview', 'progress', 'report'),
     *('attention', 'attention_pages', 'looking', 'photos', 'results'),
-    *('submission', 'train_state', 'views', 'visualize'),
+    *('submission', 'train_state', 'trained', 'views', 'visualize'),
   ),
   ('evaluate', 'predict', 'train'),
   ('benchmarks',),

@@ -191,8 +191,9 @@ def load_step(workdir, step=None) -> dict:
   return {'state': jax.device_get(restored.state), 'data': restored.data}
 
 
-def save_step(config, variables, workdir, step):
+def save_step(config, variables, workdir, step, classes=()):
   """Writes a checkpoint of variables as training does."""
+  made_with = {'classes': list(classes)} if classes else {}
   state = {
     'step': np.int32(step),
     'params': variables['params'],
@@ -204,7 +205,7 @@ def save_step(config, variables, workdir, step):
       step,
       args=ocp.args.Composite(
         state=ocp.args.StandardSave(jax.tree.map(jnp.asarray, state)),
-        data=ocp.args.JsonSave({'position': 0, 'made_with': {}}),
+        data=ocp.args.JsonSave({'position': 0, 'made_with': made_with}),
         config=ocp.args.JsonSave(checkpoint.as_plain_dict(config)),
       ),
     )
