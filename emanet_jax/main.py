@@ -11,7 +11,7 @@ from emanet_jax import evaluate, predict, train
 from emanet_jax.errors import UserError
 from emanet_jax.progress import log_own_progress
 
-_CONFIG = config_flags.DEFINE_config_file(
+CONFIG = config_flags.DEFINE_config_file(
   'config', help_string='Run book; any leaf can be set: --config.train.steps=9.'
 )
 _WORKDIR = flags.DEFINE_string(
@@ -41,13 +41,13 @@ def main(argv: Sequence[str]) -> None:
     'predict': predict.predict,
   }[_MODE.value]
   try:
-    run(_CONFIG.value, _WORKDIR.value)
+    run(CONFIG.value, _WORKDIR.value)
   except (UserError, OSError) as error:
     logging.flush()
     sys.exit(f'error: {error}')
 
 
-def _parse(argv: Sequence[str]) -> list[str]:
+def parse_flags(argv: Sequence[str]) -> list[str]:
   """Parses the flags; a wrong path or key of the config is one line, too."""
   try:
     return app.parse_flags_with_usage(argv)
@@ -59,4 +59,4 @@ def _parse(argv: Sequence[str]) -> list[str]:
 
 if __name__ == '__main__':
   flags.mark_flags_as_required(['config', 'workdir'])
-  app.run(main, flags_parser=_parse)
+  app.run(main, flags_parser=parse_flags)

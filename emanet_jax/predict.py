@@ -55,7 +55,7 @@ def predict(config: ml_collections.ConfigDict, workdir: str) -> Report:
   options = config.predict
   manager = open_trained(config, workdir)
   output = Path(options.output or Path(workdir) / 'predict').expanduser()
-  spec = _spec(config.data.name, config.data.data_dir)
+  spec = get_spec(config.data.name, config.data.data_dir)
   form = None
   if options.submission:
     form = get_format(options.submission, spec.num_classes)
@@ -111,7 +111,7 @@ def _check(config: ml_collections.ConfigDict) -> None:
     )
 
 
-def _spec(name: str, data_dir: str) -> DatasetSpec:
+def get_spec(name: str, data_dir: str) -> DatasetSpec:
   """Classes and palette; only a user's own are read from prepared records."""
   spec = datasets.get_dataset(name).SPEC
   if spec.classes:

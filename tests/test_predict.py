@@ -272,11 +272,11 @@ def test_mistakes_show_before_anything_is_compiled(
 
 
 def test_the_users_own_classes_come_from_the_prepared_folder(tmp_path):
-  assert predict._spec('voc2012', str(tmp_path)).num_classes == 21
+  assert predict.get_spec('voc2012', str(tmp_path)).num_classes == 21
   with pytest.raises(
     UserError, match=r"'folder' are in its prepared .*data_dir"
   ):
-    predict._spec('folder', str(tmp_path))
+    predict.get_spec('folder', str(tmp_path))
 
 
 def test_main_predicts(workdir, folder, tmp_path):

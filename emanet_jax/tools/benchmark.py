@@ -5,6 +5,10 @@
 measures the training input against the mere decoding of the same records and,
 where PyTorch is installed, the authors' input; on photos made up for it, or on
 a prepared data set: --data_dir=data --name=camvid --split=train.
+
+  python -m emanet_jax.tools.benchmark evaluate
+
+measures evaluation in batches of one shape against one image at a time.
 """
 
 import json
@@ -15,8 +19,8 @@ from typing import Any
 
 from absl import app, flags
 
+from emanet_jax.benchmarks import evaluation, photos
 from emanet_jax.benchmarks import input as training_input
-from emanet_jax.benchmarks import photos
 from emanet_jax.config import default_config
 from emanet_jax.data import pipeline
 from emanet_jax.errors import UserError
@@ -37,6 +41,10 @@ _DATA_DIR = flags.DEFINE_string(
 )
 _NAME = flags.DEFINE_string('name', 'voc2012', 'input: the prepared set.')
 _SPLIT = flags.DEFINE_string('split', 'trainaug', 'input: its split.')
+
+_DEPTH = flags.DEFINE_integer('depth', 50, 'evaluate: of the ResNet.')
+_IMAGES = flags.DEFINE_integer('images', 24, 'evaluate: photos to score.')
+_EVAL_BATCH = flags.DEFINE_integer('eval_batch', 4, 'evaluate: batch size.')
 
 
 def _input() -> tuple[dict[str, Any], str]:
@@ -60,8 +68,17 @@ def _input() -> tuple[dict[str, Any], str]:
   return result, training_input.table(result)
 
 
+def _evaluate() -> tuple[dict[str, Any], str]:
+  config = default_config().model
+  config.backbone.depth = _DEPTH.value
+  result = evaluation.measure(
+    config, num_images=_IMAGES.value, batch_size=_EVAL_BATCH.value
+  )
+  return result, evaluation.table(result)
+
+
 # What there is to measure: → the figures, and a table of them.
-_BENCHMARKS = {'input': _input}
+_BENCHMARKS = {'evaluate': _evaluate, 'input': _input}
 
 
 def main(argv: list[str]) -> None:

@@ -1,0 +1,175 @@
+"""Images a second of evaluation, in one shape and one at a time.
+
+The same photos of VOC's sizes are scored twice: in batches of one shape, as
+evaluation does it, and each alone at its own padded size, as the authors do,
+which compiles once for every size.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from emanet_jax import batching, inference
+from emanet_jax.evaluate import create_eval_step
+from emanet_jax.models.segmenter import create_model, normalize
+from emanet_jax.views import padded_size
+
+# Heights and widths like VOC's: half of them 500 wide, a quarter portraits.
+_SIZES = (
+  *((375, 500), (333, 500), (500, 375), (366, 500), (500, 333), (281, 500)),
+  *((334, 500), (400, 500), (500, 400), (332, 500), (357, 500), (500, 334)),
+)
+_LARGEST = 500, 500
+_CLASSES = 21
+
+
+def measure(
+  config: ml_collections.ConfigDict, *, num_images: int, batch_size: int
+) -> dict[str, Any]:
+  """Measures both ways, in turns.
+
+  Args:
+    config: The `model` part of a configuration.
+    num_images: Photos, of twelve sizes in turn.
+    batch_size: Of the shared batches.
+
+  Returns:
+    For 'one shape' and 'one at a time': 'compilations', 'images_per_second'
+    with compilation (the first pass) and 'warm' (median of later passes); and
+    'ratio' of the first to the second, with compilation and warm; and
+    'equal_pixels', the share of pixels that both give the same class.
+  """
+  model = create_model(config, _CLASSES)
+  variables = _variables(model)
+  rng = np.random.default_rng(0)
+  images = [
+    rng.integers(0, 256, (*_SIZES[i % len(_SIZES)], 3), dtype=np.uint8)
+    for i in range(num_images)
+  ]
+  ways = {
+    'one shape': _one_shape(model, variables, images, batch_size),
+    'one at a time': _one_at_a_time(model, variables, images),
+  }
+  seconds: dict[str, list[float]] = {name: [] for name in ways}
+  found = {}
+  for _ in range(3):
+    for name, score in ways.items():
+      start = time.perf_counter()
+      found[name] = score()
+      seconds[name].append(time.perf_counter() - start)
+  first, warm = (
+    {name: num_images / pick(s) for name, s in seconds.items()}
+    for pick in (lambda s: s[0], lambda s: statistics.median(s[1:]))
+  )
+  same = [np.mean(a == b) for a, b in zip(*found.values(), strict=True)]
+  sizes = {
+    padded_size(*image.shape[:2], model.output_stride) for image in images
+  }
+  return {
+    'images': num_images,
+    'batch_size': batch_size,
+    'device': jax.devices()[0].device_kind,
+    'one shape': {
+      'compilations': 1,
+      'images_per_second': first['one shape'],
+      'warm': warm['one shape'],
+    },
+    'one at a time': {
+      'compilations': len(sizes),
+      'images_per_second': first['one at a time'],
+      'warm': warm['one at a time'],
+    },
+    'ratio': first['one shape'] / first['one at a time'],
+    'warm_ratio': warm['one shape'] / warm['one at a time'],
+    'equal_pixels': float(np.mean(same)),
+  }
+
+
+def table(result: dict[str, Any]) -> str:
+  """What `measure` returned, to be read."""
+  lines = [
+    '{images} photos of VOC sizes, batches of {batch_size}, {device}'.format(
+      **result
+    ),
+    f'{"":16}{"compilations":>14}{"images/s":>10}{"when warm":>11}',
+  ]
+  for name in ('one shape', 'one at a time'):
+    way = result[name]
+    lines.append(
+      f'{name:16}{way["compilations"]:>14}{way["images_per_second"]:>10.2f}'
+      f'{way["warm"]:>11.2f}'
+    )
+  lines.append(
+    f'one shape / one at a time: {result["ratio"]:.2f} with compilation, '
+    f'{result["warm_ratio"]:.2f} when warm; equal pixels '
+    f'{100 * result["equal_pixels"]:.4f} %'
+  )
+  return '\n'.join(lines)
+
+
+def _variables(model) -> dict:
+  """Variables like freshly initialised ones, without compiling anything."""
+  rng = np.random.default_rng(0)
+
+  def draw(path, leaf):
+    if path[-1].key in ('scale', 'var'):
+      return np.ones(leaf.shape, np.float32)
+    width = np.sqrt(max(1, np.prod(leaf.shape[:-1])))
+    return np.float32(rng.normal(size=leaf.shape) / width)
+
+  shapes = jax.eval_shape(
+    model.init, jax.random.key(0), jnp.zeros((1, 65, 65, 3))
+  )
+  shapes = {k: v for k, v in shapes.items() if k != 'intermediates'}
+  return jax.device_put(jax.tree.map_with_path(draw, shapes))
+
+
+def _one_shape(model, variables, images, batch_size) -> Callable:
+  step = create_eval_step(model, _CLASSES)
+  shape = padded_size(*_LARGEST, model.output_stride)
+  examples = [
+    {'image': image, 'label': np.zeros(image.shape[:2], np.uint8)}
+    for image in images
+  ]
+
+  def score():
+    found = []
+    for start in range(0, len(images), batch_size):
+      group = examples[start : start + batch_size]
+      batch = batching.collate(group, shape, batch_size)
+      _, prediction, _ = step(variables, batch)
+      prediction = np.asarray(prediction)
+      for i, example in enumerate(group):
+        height, width = example['label'].shape
+        found.append(prediction[i, :height, :width])
+    return found
+
+  return score
+
+
+def _one_at_a_time(model, variables, images) -> Callable:
+  @jax.jit
+  def predict(variables, image, size):
+    rows = jnp.arange(image.shape[1])[:, None] < size[0, 0]
+    inside = rows & (jnp.arange(image.shape[2]) < size[0, 1])
+    x = jnp.where(inside[None, ..., None], normalize(image), 0)
+    logits = model.apply(variables, x)
+    return jnp.argmax(logits, axis=-1).astype(jnp.uint8)
+
+  def score():
+    found = []
+    for image in images:
+      height, width = image.shape[:2]
+      shape = padded_size(height, width, model.output_stride)
+      batch = inference.pad_images([image], shape, 1)
+      prediction = predict(variables, batch['image'], batch['size'])
+      found.append(np.asarray(prediction)[0, :height, :width])
+    return found
+
+  return score

@@ -1,0 +1,24 @@
+"""The evaluation benchmark compares two ways that agree."""
+
+from emanet_jax.benchmarks import evaluation
+from tests import tiny
+
+
+def test_both_ways_score_the_same_pixels(monkeypatch):
+  sizes = ((30, 40), (40, 30), (33, 40), (20, 37))
+  monkeypatch.setattr(evaluation, '_SIZES', sizes)
+  monkeypatch.setattr(evaluation, '_LARGEST', (41, 41))
+  result = evaluation.measure(
+    tiny.tiny_config().model, num_images=5, batch_size=2
+  )
+  assert result['equal_pixels'] > 0.9999
+  assert result['one shape']['compilations'] == 1
+  # 30×40 and 33×40 are both padded to 33×41.
+  assert result['one at a time']['compilations'] == 3
+  one, alone = result['one shape'], result['one at a time']
+  assert result['warm_ratio'] == one['warm'] / alone['warm']
+  assert (
+    result['ratio'] == one['images_per_second'] / alone['images_per_second']
+  )
+  text = evaluation.table(result)
+  assert f'{result["warm_ratio"]:.2f} when warm' in text
