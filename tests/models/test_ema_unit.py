@@ -9,7 +9,8 @@ import pytest
 
 from emanet_jax import sharding
 from emanet_jax.errors import UserError
-from emanet_jax.models import em_attention as em
+from emanet_jax.models import ema_unit as em
+from emanet_jax.models.em_attention import m_step
 
 SHAPE = (4, 3, 5, 8)
 STATE = ['bases', 'batch_stats', 'intermediates']
@@ -156,7 +157,7 @@ def test_sown_responsibilities_make_the_sown_bases_and_the_output(make, apply):
   pixels = z.reshape(SHAPE[0], -1, 4)
   y = x.reshape(SHAPE[0], -1, SHAPE[-1]) @ first['kernel'][0, 0]
   y = y + first['bias']
-  np.testing.assert_allclose(em.m_step(y, pixels), mu, atol=1e-5)
+  np.testing.assert_allclose(m_step(y, pixels), mu, atol=1e-5)
   kernel = np.asarray(params['conv_out']['conv']['kernel'])[0, 0]
   again = np.maximum(pixels @ mu, 0).reshape(SHAPE) @ kernel
   norm = params['conv_out']['norm']

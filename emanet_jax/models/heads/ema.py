@@ -6,7 +6,7 @@ from jaxtyping import Float, Int
 
 from emanet_jax.array import Array
 from emanet_jax.errors import UserError
-from emanet_jax.models import em_attention
+from emanet_jax.models.ema_unit import EMAUnit, check_unit
 from emanet_jax.models.layers import Conv, ConvNorm, torch_default
 from emanet_jax.models.norm import at_least_float32
 
@@ -34,7 +34,7 @@ class EMAHead(nn.Module):
   concat_input: bool
   dropout_rate: float
   norm_momentum: float
-  ema_unit: em_attention.EMAUnit
+  ema_unit: EMAUnit
 
   @nn.compact
   def __call__(
@@ -95,8 +95,8 @@ def create(
   **unit_options,
 ) -> EMAHead:
   """The head of a configuration, checked; unit_options go to `EMAUnit`."""
-  unit = em_attention.EMAUnit(norm_momentum=norm_momentum, **unit_options)
-  em_attention.check_unit(unit)
+  unit = EMAUnit(norm_momentum=norm_momentum, **unit_options)
+  check_unit(unit)
   if min(channels, out_channels) < 1 or not 0 <= dropout_rate < 1:
     raise UserError(
       'model.head needs channels ≥ 1, out_channels ≥ 1 and dropout_rate in '
