@@ -155,6 +155,20 @@ def test_every_batching_counts_like_images_alone(
   assert evaluation.num_shapes == compiled == shapes
 
 
+def test_a_scale_is_compiled_once_for_all_sizes_and_both_sides(
+  network, examples
+):
+  model, variables = network
+  predict = inference.create_predictor(
+    model, inference.Protocol((0.5, 1.0, 1.5), flip=True)
+  )
+  with compilations('view') as compiled:
+    for image, _ in examples[:4]:
+      batch = inference.pad_images([image], (41, 41), 2)
+      predict(variables, batch['image'], batch['size'])
+  assert len(compiled) == 3
+
+
 def test_pictures_are_the_first_images_at_native_size(run, alone, examples):
   evaluation, _ = run(8, 1, 0)
   ids = [picture['id'] for picture in evaluation.pictures]

@@ -264,7 +264,9 @@ def test_mistakes_show_before_anything_is_compiled(
   refused('ask for these with', predict__pixel=(3, 4))
   unprepared = {'predict__input': '', 'data__data_dir': str(tmp_path)}
   refused('does not exist: prepare', predict__split='val', **unprepared)
-  monkeypatch.setattr(predict, 'get_spec', lambda *_: get_dataset('camvid').SPEC)
+  monkeypatch.setattr(
+    predict, 'get_spec', lambda *_: get_dataset('camvid').SPEC
+  )
   refused('classifier has 7 classes, but data set camvid has 11')
   (folder / 'sub' / 'd.jpg').write_bytes(b'')
   refused(r'sub/d\.jpg and .*sub/d\.png')
