@@ -204,4 +204,4 @@ def test_flags_that_mean_nothing_are_refused(flags, message):
 def test_an_unknown_subject_is_explained():
   finished = benchmark('everything')
   assert finished.returncode == 1
-  assert 'give one of input' in finished.stdout + finished.stderr
+  assert 'give one of evaluate, input' in finished.stdout + finished.stderr
