@@ -6,7 +6,6 @@ safe beside other threads.
 
 import dataclasses
 import os
-import pathlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +13,8 @@ from jaxtyping import UInt8
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+
+from emanet_jax import atomic
 
 INK, GREY, FAINT = '#1f2933', '#7b8794', '#e4e7eb'
 
@@ -62,15 +63,9 @@ def save_png(
     figure: what to draw.
     dpi: pixels per inch.
   """
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
   FigureCanvasAgg(figure)
-  try:
+  with atomic.replacing(path) as temporary:
     figure.savefig(temporary, format='png', dpi=dpi, facecolor='white')
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)
 
 
 def page(

@@ -15,7 +15,7 @@ from typing import Any, SupportsFloat
 
 import tensorboardX
 
-from emanet_jax import errors
+from emanet_jax import atomic, errors
 
 _FILE_NAME = 'metrics.jsonl'
 _SPLITS = ('train', 'eval')
@@ -158,6 +158,4 @@ def _drop_beyond(path: pathlib.Path, step: int | None) -> None:
   if text.encode() == path.read_bytes():
     return
   # Replaced in one move: a kill here leaves the old file or the new one.
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-  temporary.write_text(text, encoding='utf-8')
-  os.replace(temporary, path)
+  atomic.write(path, text)

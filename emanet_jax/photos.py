@@ -235,14 +235,3 @@ def encode_png(
   content = io.BytesIO()
   image.save(content, 'PNG')
   return content.getvalue()
-
-
-def write(path: Path, content: bytes) -> None:
-  """Writes a file that is there completely or not at all."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-  try:
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)

@@ -3,7 +3,6 @@
 import dataclasses
 import datetime
 import json
-import os
 import platform
 from collections.abc import Mapping
 from importlib import metadata
@@ -14,7 +13,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from emanet_jax import html_report, metrics, plots, visualize
+from emanet_jax import atomic, html_report, metrics, plots, visualize
 from emanet_jax.data.spec import DatasetSpec
 
 
@@ -83,8 +82,8 @@ def write(
     'step': int(step),
     'dataset': spec.name,
   }
-  _write_text(folder / 'scores.json', json.dumps(content, indent=2) + '\n')
-  _write_text(
+  atomic.write(folder / 'scores.json', json.dumps(content, indent=2) + '\n')
+  atomic.write(
     folder / 'report.html',
     html_report.render(
       evaluation.confusion,
@@ -142,13 +141,3 @@ def _facts(
     'python': platform.python_version(),
     **{package: metadata.version(package) for package in packages},
   }
-
-
-def _write_text(path: Path, text: str) -> None:
-  """Writes a file so that a reader never sees half of it."""
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-  try:
-    temporary.write_text(text, encoding='utf-8')
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)

@@ -1,7 +1,6 @@
 """Predictions as the benchmarks' servers take them: names, values, archive."""
 
 import dataclasses
-import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from emanet_jax import atomic
 from emanet_jax.data.datasets import cityscapes
 from emanet_jax.data.spec import DatasetSpec
 from emanet_jax.errors import UserError
@@ -98,14 +98,12 @@ def pack(
       f'prediction ({", ".join(missing[:_NAMED])}{more}). The same command '
       'again predicts those alone.'
     )
-  temporary = archive.with_name(f'.{archive.name}.{os.getpid()}.tmp')
-  try:
+  with (
+    atomic.replacing(archive) as temporary,
     # PNGs are compressed already.
-    with zipfile.ZipFile(temporary, 'w', zipfile.ZIP_STORED) as packed:
-      for path in sorted(paths):
-        entry = zipfile.ZipInfo(path)  # of 1980, not of now
-        entry.create_system, entry.external_attr = 3, 0o644 << 16
-        packed.writestr(entry, (folder / path).read_bytes())
-    os.replace(temporary, archive)
-  finally:
-    temporary.unlink(missing_ok=True)
+    zipfile.ZipFile(temporary, 'w', zipfile.ZIP_STORED) as packed,
+  ):
+    for path in sorted(paths):
+      entry = zipfile.ZipInfo(path)  # of 1980, not of now
+      entry.create_system, entry.external_attr = 3, 0o644 << 16
+      packed.writestr(entry, (folder / path).read_bytes())

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from emanet_jax import metrics, report
+from emanet_jax import atomic, metrics, report
 from emanet_jax.config import as_plain_dict, default_config
 from emanet_jax.extremes import image_scores
 from tests.html_page import (
@@ -198,14 +198,14 @@ def test_report_writes_the_page_whole(tmp_path, monkeypatch):
   scores = json.loads((folder / 'scores.json').read_text())
   assert f'<title>made &lt;up&gt;: mIoU {100 * scores["mIoU"]:.2f}<' in text
 
-  replace = report.os.replace
+  replace = atomic.os.replace
 
   def full_disk(source, target):
     if target.name == 'report.html':
       raise OSError('no space left')
     replace(source, target)
 
-  monkeypatch.setattr(report.os, 'replace', full_disk)
+  monkeypatch.setattr(atomic.os, 'replace', full_disk)
   before = sorted(folder.iterdir())
   with pytest.raises(OSError, match='no space'):
     report.write(str(tmp_path), evaluation_of(CONFUSION.T), SPEC, 5, config)

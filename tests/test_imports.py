@@ -14,7 +14,10 @@ PACKAGE = 'emanet_jax'
 # From the ground up: a module imports from its own floor or a lower one. A name
 # stands for everything below it too.
 FLOORS = (
-  ('array', 'config', 'errors', 'figures', 'metric_writer', 'sharding'),
+  (
+    *('array', 'atomic', 'config', 'errors', 'figures', 'metric_writer'),
+    'sharding',
+  ),
   ('data', 'losses', 'metrics', 'models', 'optimizer'),
   (
     *('batching', 'checkpoint', 'extremes', 'html_pictures', 'html_report'),

@@ -207,19 +207,3 @@ def test_names_that_clash_are_told(folder):
     photos.find_photos(str(folder), NOWHERE)
   assert f'{folder}/sub/a.jpeg and {folder}/sub/a.png\n' in str(error.value)
   assert 'b.JPG' not in str(error.value)
-
-
-def test_a_file_is_there_completely_or_not_at_all(tmp_path, monkeypatch):
-  path = tmp_path / 'new' / 'a.png'
-
-  def killed(*_):
-    raise KeyboardInterrupt
-
-  with monkeypatch.context() as patch:
-    patch.setattr(os, 'replace', killed)
-    with pytest.raises(KeyboardInterrupt):
-      photos.write(path, b'content')
-  assert list(path.parent.iterdir()) == []
-  photos.write(path, b'content')
-  assert path.read_bytes() == b'content'
-  assert list(path.parent.iterdir()) == [path]

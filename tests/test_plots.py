@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from emanet_jax import figures, plots
+from emanet_jax import atomic, figures, plots
 from tests.pictures import read, where
 
 
@@ -86,7 +86,7 @@ def test_failed_save_leaves_the_old_picture(tmp_path, monkeypatch):
   def full_disk(*_, **__):
     raise OSError('no space left')
 
-  monkeypatch.setattr(figures.os, 'replace', full_disk)
+  monkeypatch.setattr(atomic.os, 'replace', full_disk)
   with pytest.raises(OSError, match='no space'):
     figures.save_png(path, figures.Figure())
   assert path.read_bytes() == b'old'

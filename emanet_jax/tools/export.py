@@ -42,9 +42,9 @@ from jaxtyping import UInt8
 
 from emanet_jax import main as program
 from emanet_jax.array import Array
+from emanet_jax.atomic import write
 from emanet_jax.errors import UserError
 from emanet_jax.models.segmenter import create_model, normalize
-from emanet_jax.photos import write
 from emanet_jax.predict import get_spec
 from emanet_jax.progress import log_own_progress
 from emanet_jax.trained import open_trained, restore_trained
@@ -97,19 +97,13 @@ def export_trained(
 
   Raises:
     UserError: A file is there already; no checkpoint, or one of another
-      network; `flatbuffers` is not installed.
+      network.
   """
   out = Path(out)
   companion = out.with_name(f'{out.name}.json')
   for path in (out, companion):
     if path.exists():
       raise UserError(f'{path} exists; give a new file, or delete it first')
-  try:
-    import flatbuffers  # noqa: F401  # jax.export would ask for it at the end
-  except ImportError:
-    raise UserError(
-      'jax.export needs flatbuffers: pip install flatbuffers'
-    ) from None
   manager = open_trained(config, workdir)
   spec = get_spec(config.data.name, config.data.data_dir)
   variables = jax.device_get(restore_trained(manager, spec))
@@ -131,7 +125,7 @@ def export_trained(
     },
   }
   content = exported.serialize()
-  write(companion, (json.dumps(about, indent=2) + '\n').encode())
+  write(companion, json.dumps(about, indent=2) + '\n')
   write(out, content)
   megabytes = len(content) / 1e6
   logging.info('%s (%.1f MB) and %s written', out, megabytes, companion)

@@ -1,0 +1,33 @@
+"""Files that are there completely or not at all, whenever a run is killed."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+  """Gives a temporary path, which becomes the file when all went well.
+
+  Args:
+    path: The file; its folder is made when absent.
+  """
+  path = Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+  try:
+    yield temporary
+    os.replace(temporary, path)
+  finally:
+    temporary.unlink(missing_ok=True)
+
+
+def write(
+  path: str | os.PathLike[str], content: bytes | bytearray | str
+) -> None:
+  """Writes bytes, or text as UTF-8."""
+  if isinstance(content, str):
+    content = content.encode()
+  with replacing(path) as temporary:
+    temporary.write_bytes(content)
