@@ -21,6 +21,7 @@ from jax import lax
 from jaxtyping import Bool, Float, Int
 
 from emanet_jax.array import Array
+from emanet_jax.models.convolution import conv2d
 from emanet_jax.models.norm import BatchNorm
 
 # Kaiming's normal initialisation by fan-out: the authors' choice for the
@@ -29,10 +30,6 @@ kaiming_fan_out = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 # What a PyTorch convolution starts from when nobody says otherwise: uniform in
 # ±1/sqrt(fan_in). The authors leave the other convolutions of the head there.
 torch_default = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
-
-# A filter gradient with at most this many rows (taps × input channels) is one
-# product with the concatenated patches; above it, one product a tap.
-_MAX_PATCH_ROWS = 600
 
 
 def torch_default_bias(fan_in: int) -> nn.initializers.Initializer:
@@ -43,103 +40,6 @@ def torch_default_bias(fan_in: int) -> nn.initializers.Initializer:
     return jax.random.uniform(key, shape, dtype, -bound, bound)
 
   return init
-
-
-def conv2d(
-  x: Float[Array, 'b h w c'],
-  kernel: Float[Array, 'kh kw c f'],
-  *,
-  stride: int = 1,
-  dilation: int = 1,
-) -> Float[Array, 'b ho wo f']:
-  """Atrous convolution, padded by `dilation * (k - 1) / 2` on every side.
-
-  A 1×1 kernel becomes a matrix product. A larger one keeps the library's
-  forward and input gradient, but its filter gradient is taken tap by tap as
-  products of shifted slices: on CPUs the library's own is several times
-  slower, and on GPUs it turns a dilated 3×3 into a convolution with a huge
-  kernel.
-
-  Args:
-    x: Input, in the compute dtype.
-    kernel: Odd square kernel, usually float32; cast to x's dtype for the
-      products, while its gradient is accumulated and returned in its own dtype.
-    stride: Step between outputs, in pixels.
-    dilation: Distance between taps, in pixels.
-
-  Returns:
-    Convolved features in x's dtype; ho = ceil(h / stride).
-  """
-  return _conv(x, kernel, stride, dilation)
-
-
-def _precision(x):
-  # float32 means float32 on accelerators too, not TF32 or a pass of bfloat16.
-  return None if x.dtype == jnp.bfloat16 else lax.Precision.HIGHEST
-
-
-def _plain_conv(x, kernel, stride, dilation):
-  if kernel.shape[:2] == (1, 1):
-    x, matrix = x[:, ::stride, ::stride], kernel[0, 0].astype(x.dtype)
-    return jnp.einsum('bhwc,cf->bhwf', x, matrix, precision=_precision(x))
-  pad = dilation * (kernel.shape[0] - 1) // 2
-  return lax.conv_general_dilated(
-    x,
-    kernel.astype(x.dtype),
-    (stride, stride),
-    [(pad, pad)] * 2,
-    rhs_dilation=(dilation, dilation),
-    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-    precision=_precision(x),
-  )
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _conv(x, kernel, stride, dilation):
-  return _plain_conv(x, kernel, stride, dilation)
-
-
-def _conv_forward(x, kernel, stride, dilation):
-  return _plain_conv(x, kernel, stride, dilation), (x, kernel)
-
-
-def _conv_backward(stride, dilation, residuals, dy):
-  x, kernel = residuals
-  _, input_vjp = jax.vjp(lambda x: _plain_conv(x, kernel, stride, dilation), x)
-  dkernel = _filter_gradient(x, dy, kernel.shape, stride, dilation)
-  return *input_vjp(dy), dkernel.astype(kernel.dtype)
-
-
-_conv.defvjp(_conv_forward, _conv_backward)
-
-
-def _filter_gradient(x, dy, kernel_shape, stride, dilation):
-  """Gradient of the kernel: for each tap, shifted input times dy."""
-  size, _, channels, features = kernel_shape
-  pad = dilation * (size - 1) // 2
-  x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-  height, width = dy.shape[1:3]
-
-  def shifted(i, j):
-    rows = slice(i * dilation, i * dilation + (height - 1) * stride + 1, stride)
-    cols = slice(j * dilation, j * dilation + (width - 1) * stride + 1, stride)
-    return x[:, rows, cols]
-
-  def product(patch):
-    return lax.dot_general(
-      patch,
-      dy,
-      (((0, 1, 2), (0, 1, 2)), ((), ())),
-      precision=_precision(dy),
-      preferred_element_type=jnp.promote_types(x.dtype, jnp.float32),
-    )
-
-  taps = [shifted(i, j) for i in range(size) for j in range(size)]
-  if size * size * channels <= _MAX_PATCH_ROWS:
-    gradient = product(jnp.concatenate(taps, axis=-1))
-  else:
-    gradient = jnp.stack([product(tap) for tap in taps])
-  return gradient.reshape(size, size, channels, features)
 
 
 def inside(

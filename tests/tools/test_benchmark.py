@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
-from emanet_jax.benchmarks import input as training_input
-from emanet_jax.benchmarks import photos, torch_input
+from emanet_jax.tools.benchmark import input as training_input
+from emanet_jax.tools.benchmark import photos, torch_input
 from emanet_jax.config import default_config
 from emanet_jax.data import transforms
 from emanet_jax.data.transforms import Crop

@@ -1,6 +1,6 @@
 """The evaluation benchmark compares two ways that agree."""
 
-from emanet_jax.benchmarks import evaluation
+from emanet_jax.tools.benchmark import evaluation
 from tests import tiny
 
 

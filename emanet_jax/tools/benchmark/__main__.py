@@ -19,8 +19,8 @@ from typing import Any
 
 from absl import app, flags
 
-from emanet_jax.benchmarks import evaluation, photos
-from emanet_jax.benchmarks import input as training_input
+from emanet_jax.tools.benchmark import evaluation, photos
+from emanet_jax.tools.benchmark import input as training_input
 from emanet_jax.config import default_config
 from emanet_jax.data import pipeline
 from emanet_jax.errors import UserError
