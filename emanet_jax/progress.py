@@ -13,6 +13,15 @@ from absl import logging
 from emanet_jax.errors import UserError
 
 
+def diverged(step: int, what: str) -> UserError:
+  """The error to raise of a run whose numbers are none any more."""
+  return UserError(
+    f'training diverged at step {step}: {what}. Checkpoints of earlier steps '
+    'are intact. Look at the data, or start in a new --workdir with a lower '
+    'optimizer.learning_rate.'
+  )
+
+
 class Progress:
   """Collects the metrics of steps without waiting for the device.
 
@@ -48,19 +57,13 @@ class Progress:
     """Waits for the steps since the last report and returns their metrics.
 
     Raises:
-      UserError: A loss, gradient or parameter that is NaN or infinite, and at
-        which step.
+      UserError: A loss or gradient that is NaN or infinite, and at which step.
     """
     pending = jax.device_get(self._pending)
     for step, metrics in pending:
       bad = {k: float(v) for k, v in metrics.items() if not np.isfinite(v)}
       if bad:
-        raise UserError(
-          f'training diverged at step {step}: '
-          + ', '.join(f'{k} is {v}' for k, v in bad.items())
-          + '. Checkpoints of earlier steps are intact. Look at the data, or '
-          'start in a new --workdir with a lower optimizer.learning_rate.'
-        )
+        raise diverged(step, ', '.join(f'{k} is {v}' for k, v in bad.items()))
     return [metrics for _, metrics in pending]
 
   def report(self, learning_rate: float) -> dict[str, float]:

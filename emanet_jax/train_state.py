@@ -7,10 +7,12 @@ import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from absl import logging
 from flax import traverse_util
 
+from emanet_jax import sharding
 from emanet_jax.errors import UserError
 from emanet_jax.models.segmenter import normalize
 
@@ -77,9 +79,8 @@ def train_step(
 
   Returns:
     The state after the step, and float32 scalars: `loss`, what is minimised,
-    and `grad_norm` before the update; `aux_loss`, the auxiliary head's part of
-    it before its weight, where there is such a head; and `state_norm` of all
-    numbers after the update, which is finite only if every one of them is.
+    and `grad_norm` before the update; and `aux_loss`, the auxiliary head's part
+    of it before its weight, where there is such a head.
   """
   rng = jax.random.fold_in(rng, state.step)
 
@@ -98,11 +99,7 @@ def train_step(
     )
   updates, opt_state = tx.update(grads, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
-  metrics = {
-    **losses,
-    'grad_norm': optax.tree.norm(grads),
-    'state_norm': _norm((params, model_state, opt_state)),
-  }
+  metrics = {**losses, 'grad_norm': optax.tree.norm(grads)}
   return TrainState(state.step + 1, params, model_state, opt_state), metrics
 
 
@@ -124,11 +121,10 @@ def _forward(model, loss_fn, params, model_state, batch, rng):
   return losses['loss'], (updated, losses)
 
 
-def _norm(tree) -> jax.Array:
-  leaves = jax.tree.leaves(tree)
-  return optax.tree.norm(
-    [x for x in leaves if jnp.issubdtype(x.dtype, jnp.floating)]
-  )
+def is_finite(state: TrainState) -> bool:
+  """Whether a state holds no NaN and no infinity; waits for the device."""
+  leaves = jax.device_get(sharding.local(jax.tree.leaves(state)))
+  return all(np.isfinite(leaf).all() for leaf in leaves)
 
 
 def _as_input(image):

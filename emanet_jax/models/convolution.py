@@ -130,12 +130,18 @@ def _same_size(x, kernel, dilation):
     reached = sum(o.stop - o.start for _, o, _ in _taps(length, size, 1, dilation))
     useful *= reached / (size * length)
   library = functools.partial(_library, stride=1, dilation=dilation)
-  if useful >= _DENSE:
+  if useful >= _DENSE and min(kernel.shape[2:]) < 512:
     return library(x, kernel)
-  by_taps = functools.partial(_sum_of_taps, dilation=dilation)
+  by_taps = functools.partial(_alone, _sum_of_taps, dilation=dilation)
   return lax.platform_dependent(x, kernel, cpu=by_taps, default=library)
 
 
+def _alone(function, *args, **kwargs):
+  with set_xla_metadata(inlineable='false'):
+    return function(*args, **kwargs)
+
+
+@functools.partial(jax.jit, static_argnames='dilation')
 def _sum_of_taps(x, kernel, dilation):
   size, middle = kernel.shape[0], kernel.shape[0] // 2
   y = _product(x, kernel[middle, middle])
@@ -153,19 +159,16 @@ def _channels_first(x):
   return with_layout_constraint(x, Layout((0, 1, 2, 3)))
 
 
-def _channels_first_alone(x):
-  """Not merged with what makes x: so, CPUs transpose ten times as fast."""
-  with set_xla_metadata(inlineable='false'):
-    return _channels_first(x)
-
-
 def _filter_gradient(x, dy, kernel_shape, stride, dilation):
+  run = functools.partial(_filter_gradient_, kernel_shape=kernel_shape, stride=stride, dilation=dilation)
+  return lax.platform_dependent(x, dy, cpu=functools.partial(_alone, run), default=run)
+
+
+@functools.partial(jax.jit, static_argnames=('kernel_shape','stride','dilation'))
+def _filter_gradient_(x, dy, kernel_shape, stride, dilation):
   """Gradient of the kernel: for each tap, shifted input times dy."""
   size, _, channels, features = kernel_shape
-  rows = list(_taps(x.shape[1], size, stride, dilation))
-  cols = list(_taps(x.shape[2], size, stride, dilation))
   dtype = jnp.promote_types(x.dtype, jnp.float32)
-  gradient = jnp.zeros((size, size, channels, features), dtype)
   product = functools.partial(
     lax.dot_general,
     dimension_numbers=(((1, 2, 3), (0, 1, 2)), ((), ())),
@@ -175,27 +178,37 @@ def _filter_gradient(x, dy, kernel_shape, stride, dilation):
 
   def first(x):
     return lax.platform_dependent(
-      x, cpu=_channels_first_alone, default=_channels_first
+      x, cpu=functools.partial(_alone, _channels_first), default=_channels_first
     )
 
   if size == 1 and channels < features:
-    gradient = product(first(x[:, ::stride, ::stride]), dy)[None, None]
-    return gradient
+    return product(first(x[:, ::stride, ::stride]), dy)[None, None]
   dy = first(dy)
+  rows = {t[0]: t[1:] for t in _taps(x.shape[1], size, stride, dilation)}
+  cols = {t[0]: t[1:] for t in _taps(x.shape[2], size, stride, dilation)}
+  parts = []
   if size > 1 and channels <= _ROW_CHANNELS:
     pad = dilation * (size // 2)
     padded = jnp.pad(x, ((0, 0), (0, 0), (pad, pad), (0, 0)))
     span = (dy.shape[3] - 1) * stride + 1
-    for i, y_rows, x_rows in rows:
+    for i in range(size):
+      if i not in rows:
+        parts.append(jnp.zeros((features, size * channels), dtype))
+        continue
+      y_rows, x_rows = rows[i]
       taps = [
         padded[:, x_rows, j * dilation : j * dilation + span : stride]
         for j in range(size)
       ]
-      row = product(dy[:, :, y_rows], jnp.concatenate(taps, axis=-1)).T
-      gradient = gradient.at[i].set(row.reshape(size, channels, features))
-    return gradient
-  for i, y_rows, x_rows in rows:
-    for j, y_cols, x_cols in cols:
-      tap = product(dy[:, :, y_rows, y_cols], x[:, x_rows, x_cols]).T
-      gradient = gradient.at[i, j].set(tap)
-  return gradient
+      parts.append(product(dy[:, :, y_rows], jnp.concatenate(taps, axis=-1)))
+    gradient = jnp.stack(parts).reshape(size, features, size, channels)
+    return gradient.transpose(0, 2, 3, 1)
+  for i in range(size):
+    for j in range(size):
+      if i not in rows or j not in cols:
+        parts.append(jnp.zeros((features, channels), dtype))
+        continue
+      (y_rows, x_rows), (y_cols, x_cols) = rows[i], cols[j]
+      parts.append(product(dy[:, :, y_rows, y_cols], x[:, x_rows, x_cols]))
+  gradient = jnp.stack(parts).reshape(size, size, features, channels)
+  return gradient.swapaxes(2, 3)
