@@ -25,6 +25,7 @@ from emanet_jax.array import Array
 _ROW_CHANNELS = 256
 # Share of useful products below which CPUs convolve tap by tap.
 _DENSE = 0.9
+_WIDE = 512
 
 
 def conv2d(
@@ -67,9 +68,10 @@ def _conv_backward(stride, dilation, residuals, dy):
   x, kernel = residuals
   dkernel = _filter_gradient(x, dy, kernel.shape, stride, dilation)
   weights = kernel.astype(x.dtype)
-  if stride == 1:
-    # A convolution itself, with the kernel turned round.
-    dx = _conv(dy, weights[::-1, ::-1].swapaxes(2, 3), 1, dilation)
+  if kernel.shape[:2] == (1, 1) and stride == 1:
+    dx = _product(dy, weights[0, 0], turned=True)
+  elif stride == 1:
+    dx = _same_size(dy, weights, dilation, turned=True)
   else:
     _, vjp = jax.vjp(lambda x: _conv_plain(x, weights, stride, dilation), x)
     (dx,) = vjp(dy)
@@ -90,8 +92,9 @@ def _precision(x):
   return None if x.dtype == jnp.bfloat16 else lax.Precision.HIGHEST
 
 
-def _product(x, matrix):
-  return jnp.einsum('bhwc,cf->bhwf', x, matrix, precision=_precision(x))
+def _product(x, matrix, turned=False):
+  indices = 'bhwf,cf->bhwc' if turned else 'bhwc,cf->bhwf'
+  return jnp.einsum(indices, x, matrix, precision=_precision(x))
 
 
 def _library(x, kernel, stride, dilation):
@@ -122,35 +125,48 @@ def _taps(
       yield tap, slice(first, last), slice(start, stop, stride)
 
 
-def _same_size(x, kernel, dilation):
-  """Stride 1. CPUs leave out the products with padding where they are many."""
+def _same_size(x, kernel, dilation, turned=False):
+  """Stride 1; `turned` is the convolution with the kernel turned round."""
   size = kernel.shape[0]
   useful = 1.0
   for length in x.shape[1:3]:
-    reached = sum(o.stop - o.start for _, o, _ in _taps(length, size, 1, dilation))
-    useful *= reached / (size * length)
-  library = functools.partial(_library, stride=1, dilation=dilation)
-  if useful >= _DENSE and min(kernel.shape[2:]) < 512:
+    taps = _taps(length, size, 1, dilation)
+    useful *= sum(out.stop - out.start for _, out, _ in taps) / (size * length)
+  options = {'dilation': dilation, 'turned': turned}
+  library = functools.partial(_library_same_size, **options)
+  if useful >= _DENSE and min(kernel.shape[2:]) < _WIDE:
     return library(x, kernel)
-  by_taps = functools.partial(_alone, _sum_of_taps, dilation=dilation)
+  by_taps = functools.partial(_alone, _sum_of_taps, **options)
   return lax.platform_dependent(x, kernel, cpu=by_taps, default=library)
+
+
+def _library_same_size(x, kernel, dilation, turned):
+  if turned:
+    kernel = kernel[::-1, ::-1].swapaxes(2, 3)
+  return _library(x, kernel, 1, dilation)
+
+
+@functools.partial(jax.jit, static_argnames=('dilation', 'turned'))
+def _sum_of_taps(x, kernel, dilation, turned):
+  size, middle = kernel.shape[0], kernel.shape[0] // 2
+  if turned:
+    product = functools.partial(_product, turned=True)
+    kernel = [[kernel[-1 - i, -1 - j] for j in range(size)] for i in range(size)]
+  else:
+    product = _product
+    kernel = [[kernel[i, j] for j in range(size)] for i in range(size)]
+  y = product(x, kernel[middle][middle])
+  for i, y_rows, x_rows in _taps(x.shape[1], size, 1, dilation):
+    for j, y_cols, x_cols in _taps(x.shape[2], size, 1, dilation):
+      if (i, j) != (middle, middle):
+        part = product(x[:, x_rows, x_cols], kernel[i][j])
+        y = y.at[:, y_rows, y_cols].add(part)
+  return y
 
 
 def _alone(function, *args, **kwargs):
   with set_xla_metadata(inlineable='false'):
     return function(*args, **kwargs)
-
-
-@functools.partial(jax.jit, static_argnames='dilation')
-def _sum_of_taps(x, kernel, dilation):
-  size, middle = kernel.shape[0], kernel.shape[0] // 2
-  y = _product(x, kernel[middle, middle])
-  for i, y_rows, x_rows in _taps(x.shape[1], size, 1, dilation):
-    for j, y_cols, x_cols in _taps(x.shape[2], size, 1, dilation):
-      if (i, j) != (middle, middle):
-        part = _product(x[:, x_rows, x_cols], kernel[i, j])
-        y = y.at[:, y_rows, y_cols].add(part)
-  return y
 
 
 @jax.jit
