@@ -7,7 +7,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from emanet_jax import evaluate, predict, train
+from emanet_jax import evaluate, predict, startup, train
 from emanet_jax.errors import UserError
 from emanet_jax.progress import log_own_progress
 
@@ -26,6 +26,11 @@ _MODE = flags.DEFINE_enum(
 _DISTRIBUTED = flags.DEFINE_bool(
   'distributed', False, 'Join the other processes of a cluster or TPU pod.'
 )
+_CACHE = flags.DEFINE_string(
+  'compilation_cache',
+  '~/.cache/emanet_jax',
+  "Folder that keeps compiled programs for the next start; '' for none.",
+)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -33,6 +38,8 @@ def main(argv: Sequence[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'unknown arguments: {" ".join(argv[1:])}')
   log_own_progress()
+  startup.keep_freed_memory()
+  startup.cache_compilations(_CACHE.value)
   if _DISTRIBUTED.value:
     jax.distributed.initialize()
   run = {

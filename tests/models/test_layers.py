@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
 
 from emanet_jax.models import layers, norm
 from emanet_jax.models.resize import resize_bilinear
@@ -25,72 +24,6 @@ def with_gradients(function, inputs, seed=9):
   """The value, and its vector-Jacobian products with a random cotangent."""
   value, vjp = jax.vjp(function, *inputs)
   return value, *vjp(normal(*value.shape, seed=seed).astype(value.dtype))
-
-
-def plain_conv(x, kernel, stride, dilation):
-  pad = dilation * (kernel.shape[0] // 2)
-  return lax.conv_general_dilated(
-    x,
-    kernel,
-    (stride, stride),
-    [(pad, pad), (pad, pad)],
-    rhs_dilation=(dilation, dilation),
-    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-  )
-
-
-# Channels on both sides of _MAX_PATCH_ROWS taps × channels.
-@pytest.mark.parametrize(
-  ('size', 'channels', 'stride', 'dilation'),
-  [
-    *((1, 5, stride, 1) for stride in (1, 2)),
-    *((3, 5, *how) for how in ((1, 1), (2, 1), (2, 2), (1, 4))),
-    *((3, 70, *how) for how in ((1, 1), (2, 1), (1, 2), (2, 4))),
-    *((7, channels, 2, 1) for channels in (3, 13)),
-    (7, 3, 1, 2),
-  ],
-)
-def test_convolution_and_its_gradients(
-  size, channels, stride, dilation, quick_jit
-):
-  x = np.float32(normal(2, 9, 12, channels))
-  kernel = np.float32(normal(size, size, channels, 6, seed=1))
-
-  def jitted(function):
-    options = {'stride': stride, 'dilation': dilation}
-    function = functools.partial(function, **options)
-    return quick_jit(lambda *inputs: with_gradients(function, inputs))
-
-  got = jitted(layers.conv2d)(x, kernel)
-  with jax.enable_x64(True):
-    expected = jitted(plain_conv)(np.float64(x), np.float64(kernel))
-  for ours, theirs in zip(got, expected, strict=True):
-    assert ours.shape == theirs.shape
-    assert relative_error(ours, theirs) < 1e-5
-
-
-def test_the_cases_above_take_both_filter_gradients():
-  assert 3 * 3 * 5 <= layers._MAX_PATCH_ROWS < 3 * 3 * 70
-  assert 7 * 7 * 3 <= layers._MAX_PATCH_ROWS < 7 * 7 * 13
-
-
-@pytest.mark.parametrize('size', [1, 3])
-def test_bfloat16_convolution_keeps_the_kernels_precision(size):
-  x = jnp.asarray(normal(2, 9, 12, 5), jnp.bfloat16)
-  kernel = np.float32(normal(size, size, 5, 6, seed=1))
-  kernel = np.asarray(jnp.asarray(kernel, jnp.bfloat16), np.float32)
-  out, pullback = jax.vjp(layers.conv2d, x, kernel)
-  cotangent = jnp.asarray(normal(*out.shape, seed=2), jnp.bfloat16)
-  dx, dkernel = pullback(cotangent)
-  exact, exact_pullback = jax.vjp(
-    lambda x, k: plain_conv(x, k, 1, 1), x.astype(jnp.float32), kernel
-  )
-  exact_dx, exact_dkernel = exact_pullback(cotangent.astype(jnp.float32))
-  assert (out.dtype, dx.dtype) == (jnp.bfloat16, jnp.bfloat16)
-  assert dkernel.dtype == jnp.float32
-  assert relative_error(out.astype(jnp.float32), exact) < 0.01
-  assert relative_error(dx.astype(jnp.float32), exact_dx) < 0.01
-  assert relative_error(dkernel, exact_dkernel) < 1e-5
 
 
 def plain_batch_norm(x, scale, bias):

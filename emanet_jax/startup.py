@@ -1,0 +1,70 @@
+"""What a program sets of its own process before it uses JAX."""
+
+import ctypes
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import platform
+from pathlib import Path
+
+import jax
+from absl import logging
+
+# mallopt's names for what keep_freed_memory sets, from glibc's malloc.h.
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
+
+
+def cache_compilations(folder: str) -> None:
+  """Keeps compiled programs in a folder, for later starts on such a machine.
+
+  A folder that JAX has been told already (JAX_COMPILATION_CACHE_DIR) stays.
+
+  Args:
+    folder: Made when there is something to keep; '' keeps nothing. Machines
+      with different processors have folders of their own below it: programs
+      for the one can crash on the other.
+  """
+  if folder and not jax.config.jax_compilation_cache_dir:
+    place = Path(folder).expanduser().absolute() / _processor()
+    jax.config.update('jax_compilation_cache_dir', str(place))
+  if jax.config.jax_compilation_cache_dir:
+    logging.info(
+      'compiled programs are kept in %s', jax.config.jax_compilation_cache_dir
+    )
+
+
+def keep_freed_memory() -> None:
+  """Lets a process that computes on the CPU keep the memory that it has had.
+
+  A training step takes its memory anew from the system each time, and its
+  first touch of every page costs up to a quarter of a CPU step. Only glibc's
+  allocator can be told; only before JAX starts its threads; and only where JAX
+  has no accelerator, whose hosts have better uses for several arenas.
+  """
+  if _has_accelerator() or platform.libc_ver()[0] != 'glibc':
+    return
+  mallopt = ctypes.CDLL(None).mallopt
+  mallopt(_ARENA_MAX, 1)
+  mallopt(_MMAP_MAX, 0)
+  mallopt(_TRIM_THRESHOLD, -1)
+  mallopt(_TOP_PAD, 64 << 20)
+
+
+def _has_accelerator() -> bool:
+  """Whether JAX may run on anything but the CPU, without starting it."""
+  if jax.config.jax_platforms:
+    return jax.config.jax_platforms != 'cpu'
+  plugins = importlib.metadata.entry_points(group='jax_plugins')
+  return bool(plugins) or importlib.util.find_spec('libtpu') is not None
+
+
+def _processor() -> str:
+  """Name for machines that run the same machine code."""
+  features = platform.processor()
+  if os.path.exists('/proc/cpuinfo'):
+    lines = Path('/proc/cpuinfo').read_text().splitlines()
+    wanted = ('model name', 'flags', 'Features')
+    features = '\n'.join(sorted({x for x in lines if x.startswith(wanted)}))
+  digest = hashlib.sha256(features.encode()).hexdigest()
+  return f'{platform.machine()}-{digest[:8]}'

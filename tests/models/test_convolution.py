@@ -1,0 +1,171 @@
+"""The convolution against the library's, and the autodiff of that."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from emanet_jax import sharding
+from emanet_jax.models import convolution
+
+NARROW, WIDE = 5, convolution._ROW_CHANNELS + 1
+
+
+def normal(*shape, seed=0):
+  return np.random.default_rng(seed).normal(size=shape)
+
+
+def relative_error(got, expected):
+  expected = np.float64(expected)
+  return np.abs(np.float64(got) - expected).max() / np.abs(expected).max()
+
+
+def with_gradients(function, inputs, seed=9):
+  """The value, and its vector-Jacobian products with a random cotangent."""
+  value, vjp = jax.vjp(function, *inputs)
+  return value, *vjp(normal(*value.shape, seed=seed).astype(value.dtype))
+
+
+def plain_conv(x, kernel, stride, dilation):
+  pad = dilation * (kernel.shape[0] // 2)
+  return lax.conv_general_dilated(
+    x,
+    kernel,
+    (stride, stride),
+    [(pad, pad), (pad, pad)],
+    rhs_dilation=(dilation, dilation),
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+  )
+
+
+def check(jit, size, channels, features, stride, dilation):
+  x = np.float32(normal(2, 9, 12, channels))
+  kernel = np.float32(normal(size, size, channels, features, seed=1))
+
+  def jitted(function):
+    options = {'stride': stride, 'dilation': dilation}
+    function = functools.partial(function, **options)
+    return jit(lambda *inputs: with_gradients(function, inputs))
+
+  got = jitted(convolution.conv2d)(x, kernel)
+  with jax.enable_x64(True):
+    expected = jitted(plain_conv)(np.float64(x), np.float64(kernel))
+  for ours, theirs in zip(got, expected, strict=True):
+    assert ours.shape == theirs.shape
+    assert relative_error(ours, theirs) < 1e-5
+
+
+@pytest.mark.parametrize(
+  ('size', 'channels', 'features', 'stride', 'dilation'),
+  [
+    *((1, *shape, s, 1) for shape in ((5, 6), (6, 5)) for s in (1, 2)),
+    *((3, NARROW, 6, *how) for how in ((1, 1), (2, 1), (2, 2), (1, 4))),
+    *((3, WIDE, 6, *how) for how in ((1, 1), (2, 1), (1, 2), (2, 4))),
+    # Rows, then columns, too short for any tap but the middle one.
+    *((3, channels, 6, 1, d) for channels in (NARROW, WIDE) for d in (9, 12)),
+    *((7, channels, 6, 2, 1) for channels in (3, 13)),
+    (7, 3, 6, 1, 2),
+    (3, 512, 512, 1, 1),
+  ],
+)
+def test_convolution_and_its_gradients(
+  size, channels, features, stride, dilation, quick_jit
+):
+  check(quick_jit, size, channels, features, stride, dilation)
+
+
+def test_the_cases_above_take_every_way(monkeypatch, quick_jit):
+  taken = []
+  for name in ('_whole', '_tap_by_tap', '_strided', '_store_channels_first'):
+    function = getattr(convolution, name)
+
+    def noted(*args, _name=name, _function=function, **kwargs):
+      taken.append(_name)
+      return _function(*args, **kwargs)
+
+    monkeypatch.setattr(convolution, name, noted)
+  check(quick_jit, 3, 7, 6, 1, 1)
+  assert set(taken) >= {'_tap_by_tap', '_store_channels_first'}
+  taken.clear()
+  monkeypatch.setattr(convolution, '_DENSE', 0.5)
+  check(quick_jit, 3, 8, 6, 1, 1)
+  assert set(taken) >= {'_whole', '_store_channels_first'}
+  assert '_tap_by_tap' not in taken
+
+
+def test_padding_is_left_out():
+  """At dilation 12 on 9×12 only the middle tap has anything to read."""
+  taps = convolution._taps(12, 3, 1, 12)
+  assert taps == [None, (slice(0, 12), slice(0, 12, 1)), None]
+  for length in (1, 5, 8, 9):
+    for stride in (1, 2):
+      for dilation in (1, 2, 3, 8):
+        outputs = range(-(-length // stride))
+        for tap, found in enumerate(
+          convolution._taps(length, 3, stride, dilation)
+        ):
+          reads = {o: o * stride + (tap - 1) * dilation for o in outputs}
+          reads = {o: i for o, i in reads.items() if 0 <= i < length}
+          if found is None:
+            assert not reads
+          else:
+            out, read = found
+            assert list(reads) == list(range(length))[out]
+            assert list(reads.values()) == list(range(length))[read]
+
+
+@pytest.mark.parametrize('size', [1, 3])
+def test_bfloat16_convolution_keeps_the_kernels_precision(size):
+  x = jnp.asarray(normal(2, 9, 12, 5), jnp.bfloat16)
+  kernel = np.float32(normal(size, size, 5, 6, seed=1))
+  kernel = np.asarray(jnp.asarray(kernel, jnp.bfloat16), np.float32)
+  out, pullback = jax.vjp(convolution.conv2d, x, kernel)
+  cotangent = jnp.asarray(normal(*out.shape, seed=2), jnp.bfloat16)
+  dx, dkernel = pullback(cotangent)
+  exact, exact_pullback = jax.vjp(
+    lambda x, k: plain_conv(x, k, 1, 1), x.astype(jnp.float32), kernel
+  )
+  exact_dx, exact_dkernel = exact_pullback(cotangent.astype(jnp.float32))
+  assert (out.dtype, dx.dtype) == (jnp.bfloat16, jnp.bfloat16)
+  assert dkernel.dtype == jnp.float32
+  assert relative_error(out.astype(jnp.float32), exact) < 0.01
+  assert relative_error(dx.astype(jnp.float32), exact_dx) < 0.01
+  assert relative_error(dkernel, exact_dkernel) < 1e-5
+
+
+def test_a_batch_over_devices_gives_the_same(quick_jit):
+  """The parts that CPUs compile apart are partitioned, too."""
+  x = np.float32(normal(4, 9, 9, 6))
+  kernel = np.float32(normal(3, 3, 6, 8, seed=1))
+  mesh = sharding.create_mesh(jax.devices()[:4])
+  function = functools.partial(convolution.conv2d, dilation=4)
+  run = quick_jit(lambda *inputs: with_gradients(function, inputs))
+  alone = run(x, kernel)
+  spread = run(
+    jax.device_put(x, sharding.batch_sharding(mesh)),
+    jax.device_put(kernel, sharding.replicated(mesh)),
+  )
+  assert not spread[0].sharding.is_fully_replicated
+  for got, expected in zip(spread, alone, strict=True):
+    assert relative_error(got, expected) < 1e-6
+
+
+@pytest.mark.parametrize('platform', ['cuda', 'tpu'])
+def test_other_platforms_get_neither_taps_nor_programs_apart(platform):
+  """CPUs' own ways would cost an accelerator its fast convolutions."""
+
+  def lowered(platform):
+    x = jax.ShapeDtypeStruct((2, 9, 9, 512), jnp.bfloat16)
+    kernel = jax.ShapeDtypeStruct((3, 3, 512, 512), jnp.float32)
+    function = functools.partial(convolution.conv2d, dilation=4)
+    run = jax.jit(lambda *inputs: with_gradients(function, inputs))
+    return run.trace(x, kernel).lower(lowering_platforms=[platform]).as_text()
+
+  cpu, other = lowered('cpu'), lowered(platform)
+  assert 'inlineable' in cpu
+  assert 'inlineable' not in other
+  assert cpu.count('stablehlo.convolution') == 0
+  assert other.count('stablehlo.convolution') == 2
