@@ -20,6 +20,7 @@ _FREE = (
   'data.num_threads',
   'data.prefetch',
   'eval.',
+  'model.backbone.remat',
   'model.head.eval_stages',
   'predict.',
   'train.checkpoint_every',
@@ -73,6 +74,8 @@ def _model() -> ml_collections.ConfigDict:
   backbone.stem_widths = (64, 64, 128)  # three: deep 3×3 stem; one: 7×7 stem
   backbone.output_stride = 8  # 8, 16 or 32
   backbone.multi_grid = (1, 2, 4)
+  # In training, compute each block anew for its gradient: less memory, slower.
+  backbone.remat = False
   head = model.head = ml_collections.ConfigDict()
   head.name = 'ema'
   head.channels = 512

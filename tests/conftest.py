@@ -1,12 +1,20 @@
 """Four CPU devices in every test, so that sharding is exercised anywhere."""
 
 import functools
+import os
 
 import jax
 import numpy as np
 import pytest
 
 jax.config.update('jax_num_cpu_devices', 4)
+
+
+@pytest.fixture(scope='session', autouse=True)
+def _own_cache(tmp_path_factory):
+  """Programs that tests start keep nothing in the user's home."""
+  folder = tmp_path_factory.getbasetemp().parent / 'compiled'
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = str(folder)
 
 
 @pytest.fixture(scope='session')

@@ -20,6 +20,7 @@ from emanet_jax.optimizer import create_optimizer
 from emanet_jax.train_state import (
   TrainState,
   create_state,
+  is_finite,
   take_weights,
   train_step,
 )
@@ -198,7 +199,7 @@ def test_accumulation_is_the_mean_over_passes_in_turn(start, batch, quick_jit):
       gradients.append(grads)
     mean = jax.tree.map(lambda a, b: (a + b) / 2, *gradients)
     tx = optimizer(model)
-    updates, opt_state = tx.update(mean, before.opt_state, before.params)
+    updates, _ = tx.update(mean, before.opt_state, before.params)
     params = optax.apply_updates(before.params, updates)
 
     step = quick_jit(step_of(model, accumulation_steps=2))
@@ -371,3 +372,14 @@ def test_without_a_weight_there_is_no_auxiliary_head(start, batch, quick_jit):
   assert before.params.keys() == {'backbone', 'head'}
   _, metrics = quick_jit(step_of(model))(before, batch, jax.random.key(3))
   assert metrics.keys() == {'loss', 'grad_norm'}
+
+
+def test_a_state_with_a_hole_is_noticed(start):
+  state = start(network())
+  assert is_finite(state)
+  for part in ('params', 'model_state', 'opt_state'):
+    leaves, tree = jax.tree.flatten(getattr(state, part))
+    broken = np.array(leaves[-1])
+    broken.flat[-1] = np.nan
+    holed = jax.tree.unflatten(tree, [*leaves[:-1], broken])
+    assert not is_finite(state.replace(**{part: holed}))

@@ -137,8 +137,9 @@ def _strided(x, kernel, stride, dilation):
 
 
 def _same_size(x, kernel, dilation, turned):
-  """Stride 1. `turned` is the gradient of the input: the kernel turned round,
-  and its channels exchanged.
+  """Stride 1; `turned`: with the kernel turned round, as its gradient takes it.
+
+  A kernel turned round has its channels exchanged as well.
   """
   size, options = kernel.shape[0], {'dilation': dilation, 'turned': turned}
   if size == 1:

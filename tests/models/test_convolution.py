@@ -162,7 +162,7 @@ def test_other_platforms_get_neither_taps_nor_programs_apart(platform):
     kernel = jax.ShapeDtypeStruct((3, 3, 512, 512), jnp.float32)
     function = functools.partial(convolution.conv2d, dilation=4)
     run = jax.jit(lambda *inputs: with_gradients(function, inputs))
-    return run.trace(x, kernel).lower(lowering_platforms=[platform]).as_text()
+    return run.trace(x, kernel).lower(lowering_platforms=(platform,)).as_text()
 
   cpu, other = lowered('cpu'), lowered(platform)
   assert 'inlineable' in cpu

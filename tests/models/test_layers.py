@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
 from emanet_jax.models import layers, norm
 from emanet_jax.models.resize import resize_bilinear

@@ -57,7 +57,6 @@ class Bottleneck(nn.Module):
   def __call__(
     self,
     x: Float[Array, 'b h w c'],
-    *,
     train: bool,
     extent: Int[Array, 'b 2'] | None = None,
   ) -> Float[Array, 'b ho wo f']:
@@ -101,6 +100,8 @@ class ResNet(nn.Module):
     output_stride: Input pixels per output pixel: 8, 16 or 32.
     multi_grid: Factors on the last stage's dilation, block by block.
     norm_momentum: Share of the running statistics kept per step.
+    remat: Whether training keeps only the blocks' inputs for the gradients, and
+      computes each block anew.
   """
 
   stage_sizes: tuple[int, ...]
@@ -109,6 +110,7 @@ class ResNet(nn.Module):
   output_stride: int = 8
   multi_grid: tuple[int, ...] = (1, 2, 4)
   norm_momentum: float = 0.9997
+  remat: bool = False
 
   @nn.compact
   def __call__(
@@ -122,6 +124,10 @@ class ResNet(nn.Module):
     x, extent = self._stem(x, train, extent)
     x, extent = max_pool(x, extent), halve(extent)
     outputs = []
+    # Its `train`, a Python bool, is an argument by position: number 2.
+    block = (
+      nn.remat(Bottleneck, static_argnums=(2,)) if self.remat else Bottleneck
+    )
     strides = stage_strides(self.output_stride)
     for stage, (blocks, (stride, dilation)) in enumerate(
       zip(self.stage_sizes, strides, strict=True)
@@ -129,13 +135,13 @@ class ResNet(nn.Module):
       grid = self.multi_grid if stage == 3 else (1,) * blocks
       dilations = block_dilations(blocks, dilation, grid)
       for i, block_dilation in enumerate(dilations):
-        x = Bottleneck(
+        x = block(
           self.width * 2**stage,
           stride if i == 0 else 1,
           block_dilation,
           self.norm_momentum,
           name=f'layer{stage + 1}_{i}',
-        )(x, train=train, extent=extent)
+        )(x, train, extent)
         if stride == 2 and i == 0:
           extent = halve(extent)
       outputs.append(x)
@@ -169,6 +175,7 @@ def create(
   multi_grid: Sequence[int],
   output_stride: int,
   width: int,
+  remat: bool,
   norm_momentum: float,
 ) -> ResNet:
   """The backbone of a configuration, checked.
@@ -180,6 +187,7 @@ def create(
     multi_grid: See `ResNet`.
     output_stride: See `ResNet`.
     width: See `ResNet`.
+    remat: See `ResNet`.
     norm_momentum: See `ResNet`.
 
   Raises:
@@ -214,4 +222,5 @@ def create(
     output_stride,
     tuple(multi_grid),
     norm_momentum,
+    remat,
   )

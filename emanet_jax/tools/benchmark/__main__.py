@@ -1,14 +1,17 @@
-"""How fast the parts are, on this machine.
+"""How fast the parts are, on this machine, and beside PyTorch if it is there.
 
-  python -m emanet_jax.tools.benchmark input
+  python -m emanet_jax.tools.benchmark WHAT
 
-measures the training input against the mere decoding of the same records and,
-where PyTorch is installed, the authors' input; on photos made up for it, or on
-a prepared data set: --data_dir=data --name=camvid --split=train.
+  model     the network's evaluation: normalised images to logits
+  train     a training step
+  em        the EM attention unit
+  compile   a training step's first start and its second, from the cache
+  evaluate  evaluation in batches of one shape against one image at a time
+  input     the training input against the decoding of its records alone: of
+            photos made up for it, or of a prepared data set:
+            --data_dir=data --name=camvid --split=train
 
-  python -m emanet_jax.tools.benchmark evaluate
-
-measures evaluation in batches of one shape against one image at a time.
+Prints a table; --out=FILE writes all figures as JSON.
 """
 
 import json
@@ -19,17 +22,35 @@ from typing import Any
 
 from absl import app, flags
 
-from emanet_jax.tools.benchmark import evaluation, photos
-from emanet_jax.tools.benchmark import input as training_input
 from emanet_jax.config import default_config
 from emanet_jax.data import pipeline
 from emanet_jax.errors import UserError
 from emanet_jax.progress import log_own_progress
+from emanet_jax.tools.benchmark import evaluation, network, photos
+from emanet_jax.tools.benchmark import input as training_input
 
-_SECONDS = flags.DEFINE_float('seconds', 30.0, 'Time to measure for.')
 _OUT = flags.DEFINE_string('out', '', 'JSON file to write the figures to.')
+_DEPTH = flags.DEFINE_integer('depth', 50, 'Of the ResNet.')
+_DTYPE = flags.DEFINE_enum(
+  'dtype', None, ['float32', 'bfloat16'], 'Default: bfloat16 on a GPU.'
+)
+_BATCH = flags.DEFINE_integer('batch', None, 'Images of a step or batch.')
+_SIZE = flags.DEFINE_integer(
+  'size', None, "Of the images, or of em's features, in pixels."
+)
+_REMAT = flags.DEFINE_bool(
+  'remat', False, 'train: compute each block anew for its gradient.'
+)
+_CHANNELS = flags.DEFINE_integer('channels', 512, 'em: of the features.')
+_ROUNDS = flags.DEFINE_integer(
+  'rounds', 7, 'model, train, em: turns of each contender.', lower_bound=1
+)
+_STEPS = flags.DEFINE_integer(
+  'steps', 3, 'model, train, em: steps of a turn.', lower_bound=1
+)
+_IMAGES = flags.DEFINE_integer('images', 24, 'evaluate: photos to score.')
+_SECONDS = flags.DEFINE_float('seconds', 30.0, 'input: time to measure for.')
 _CROP = flags.DEFINE_integer('crop', 513, 'input: crop size, pixels.')
-_BATCH = flags.DEFINE_integer('batch', 16, 'input: examples of a batch.')
 _THREADS = flags.DEFINE_integer(
   'threads', os.cpu_count(), 'input: reading threads.'
 )
@@ -42,9 +63,41 @@ _DATA_DIR = flags.DEFINE_string(
 _NAME = flags.DEFINE_string('name', 'voc2012', 'input: the prepared set.')
 _SPLIT = flags.DEFINE_string('split', 'trainaug', 'input: its split.')
 
-_DEPTH = flags.DEFINE_integer('depth', 50, 'evaluate: of the ResNet.')
-_IMAGES = flags.DEFINE_integer('images', 24, 'evaluate: photos to score.')
-_EVAL_BATCH = flags.DEFINE_integer('eval_batch', 4, 'evaluate: batch size.')
+
+def _model() -> tuple[dict[str, Any], str]:
+  return _contest('forward', depth=_DEPTH.value, **_images(1, 513))
+
+
+def _train() -> tuple[dict[str, Any], str]:
+  options = {'depth': _DEPTH.value, 'remat': _REMAT.value}
+  return _contest('train', **options, **_images(2, 257))
+
+
+def _em() -> tuple[dict[str, Any], str]:
+  return _contest('em', channels=_CHANNELS.value, **_images(1, 65))
+
+
+def _images(batch: int, size: int) -> dict[str, Any]:
+  """The flags that describe a step's images, or what is usual for it."""
+  usual = 'bfloat16' if network.has_gpu() else 'float32'
+  return {
+    'batch': _BATCH.value or batch,
+    'size': _SIZE.value or size,
+    'dtype': _DTYPE.value or usual,
+  }
+
+
+def _contest(what: str, **options) -> tuple[dict[str, Any], str]:
+  result = network.measure(
+    what, options, rounds=_ROUNDS.value, steps=_STEPS.value
+  )
+  return result, network.table(result)
+
+
+def _compile() -> tuple[dict[str, Any], str]:
+  options = {'depth': _DEPTH.value, 'remat': _REMAT.value}
+  result = network.starts({**options, **_images(2, 129)})
+  return result, network.table_of_starts(result)
 
 
 def _input() -> tuple[dict[str, Any], str]:
@@ -63,7 +116,7 @@ def _input() -> tuple[dict[str, Any], str]:
     records = photos.made_up(_PHOTOS.value)
     dataset = photos.dataset_of(records, _SPLIT.value)
   result = training_input.measure(
-    dataset, config, batch_size=_BATCH.value, seconds=_SECONDS.value
+    dataset, config, batch_size=_BATCH.value or 16, seconds=_SECONDS.value
   )
   return result, training_input.table(result)
 
@@ -71,14 +124,22 @@ def _input() -> tuple[dict[str, Any], str]:
 def _evaluate() -> tuple[dict[str, Any], str]:
   config = default_config().model
   config.backbone.depth = _DEPTH.value
+  config.dtype = _images(4, 0)['dtype']
   result = evaluation.measure(
-    config, num_images=_IMAGES.value, batch_size=_EVAL_BATCH.value
+    config, num_images=_IMAGES.value, batch_size=_BATCH.value or 4
   )
   return result, evaluation.table(result)
 
 
 # What there is to measure: → the figures, and a table of them.
-_BENCHMARKS = {'evaluate': _evaluate, 'input': _input}
+_BENCHMARKS = {
+  'model': _model,
+  'train': _train,
+  'em': _em,
+  'compile': _compile,
+  'evaluate': _evaluate,
+  'input': _input,
+}
 
 
 def main(argv: list[str]) -> None:

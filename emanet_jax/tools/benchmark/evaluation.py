@@ -2,9 +2,11 @@
 
 The same photos of VOC's sizes are scored twice: in batches of one shape, as
 evaluation does it, and each alone at its own padded size, as the authors do,
-which compiles once for every size.
+which compiles once for every size; the latter also in PyTorch, where that is
+installed.
 """
 
+import contextlib
 import statistics
 import time
 from collections.abc import Callable
@@ -43,7 +45,9 @@ def measure(
     For 'one shape' and 'one at a time': 'compilations', 'images_per_second'
     with compilation (the first pass) and 'warm' (median of later passes); and
     'ratio' of the first to the second, with compilation and warm; and
-    'equal_pixels', the share of pixels that both give the same class.
+    'equal_pixels', the share of pixels that both give the same class. With
+    PyTorch also that one's 'images_per_second' and 'warm', and 'torch_ratio' of
+    'one shape' to it, warm.
   """
   model = create_model(config, _CLASSES)
   variables = _variables(model)
@@ -56,6 +60,8 @@ def measure(
     'one shape': _one_shape(model, variables, images, batch_size),
     'one at a time': _one_at_a_time(model, variables, images),
   }
+  with contextlib.suppress(ImportError):  # its twin is the default network's
+    ways['PyTorch'] = _in_pytorch(config, images)
   seconds: dict[str, list[float]] = {name: [] for name in ways}
   found = {}
   for _ in range(3):
@@ -67,10 +73,18 @@ def measure(
     {name: num_images / pick(s) for name, s in seconds.items()}
     for pick in (lambda s: s[0], lambda s: statistics.median(s[1:]))
   )
-  same = [np.mean(a == b) for a, b in zip(*found.values(), strict=True)]
+  ours = found['one shape'], found['one at a time']
+  same = [np.mean(a == b) for a, b in zip(*ours, strict=True)]
   sizes = {
     padded_size(*image.shape[:2], model.output_stride) for image in images
   }
+  opponent = {}
+  if 'PyTorch' in ways:
+    opponent['PyTorch'] = {
+      'images_per_second': first['PyTorch'],
+      'warm': warm['PyTorch'],
+    }
+    opponent['torch_ratio'] = warm['one shape'] / warm['PyTorch']
   return {
     'images': num_images,
     'batch_size': batch_size,
@@ -88,6 +102,7 @@ def measure(
     'ratio': first['one shape'] / first['one at a time'],
     'warm_ratio': warm['one shape'] / warm['one at a time'],
     'equal_pixels': float(np.mean(same)),
+    **opponent,
   }
 
 
@@ -99,10 +114,13 @@ def table(result: dict[str, Any]) -> str:
     ),
     f'{"":16}{"compilations":>14}{"images/s":>10}{"when warm":>11}',
   ]
-  for name in ('one shape', 'one at a time'):
+  for name in ('one shape', 'one at a time', 'PyTorch'):
+    if name not in result:
+      continue
     way = result[name]
     lines.append(
-      f'{name:16}{way["compilations"]:>14}{way["images_per_second"]:>10.2f}'
+      f'{name:16}{way.get("compilations", 0):>14}'
+      f'{way["images_per_second"]:>10.2f}'
       f'{way["warm"]:>11.2f}'
     )
   lines.append(
@@ -110,6 +128,8 @@ def table(result: dict[str, Any]) -> str:
     f'{result["warm_ratio"]:.2f} when warm; equal pixels '
     f'{100 * result["equal_pixels"]:.4f} %'
   )
+  if 'torch_ratio' in result:
+    lines.append(f'one shape / PyTorch when warm: {result["torch_ratio"]:.2f}')
   return '\n'.join(lines)
 
 
@@ -171,5 +191,29 @@ def _one_at_a_time(model, variables, images) -> Callable:
       prediction = predict(variables, batch['image'], batch['size'])
       found.append(np.asarray(prediction)[0, :height, :width])
     return found
+
+  return score
+
+
+def _in_pytorch(config, images) -> Callable:
+  """Each image alone at its padded size, eager, as the authors do it.
+
+  Raises:
+    ImportError: PyTorch is not installed.
+  """
+  from emanet_jax.tools.benchmark import torch_subjects
+
+  shapes = [padded_size(*image.shape[:2], 8) for image in images]
+  batches = [
+    inference.pad_images([image], shape, 1)['image']
+    for image, shape in zip(images, shapes, strict=True)
+  ]
+  predict = torch_subjects.predictor(config.backbone.depth, config.dtype)
+
+  def score():
+    return [
+      predict(batch)[0, : image.shape[0], : image.shape[1]]
+      for batch, image in zip(batches, images, strict=True)
+    ]
 
   return score

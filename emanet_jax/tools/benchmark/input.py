@@ -19,10 +19,10 @@ from typing import Any
 
 import ml_collections
 
-from emanet_jax.tools.benchmark import torch_input
-from emanet_jax.tools.benchmark.photos import InMemory
 from emanet_jax.data import pipeline, transforms
 from emanet_jax.data.pipeline import Dataset
+from emanet_jax.tools.benchmark import torch_input
+from emanet_jax.tools.benchmark.photos import InMemory
 
 _ROUNDS = 5  # or more, of turns of two seconds
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 _MOMENTUM = 3e-4  # of running statistics, in PyTorch's sense
 
@@ -51,6 +52,10 @@ class _Bottleneck(nn.Module):
     return functional.relu(y + (self.downsample(x) if self.downsample else x))
 
 
+def _wide(x):
+  return x if x.dtype == torch.float64 else x.float()
+
+
 class EMAUnit(nn.Module):
   """1×1, EM attention, ReLU, 1×1 and normalisation, + input, ReLU."""
 
@@ -68,7 +73,7 @@ class EMAUnit(nn.Module):
   def forward(self, x):
     y = self.conv1(x)
     with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-      pixels = y.float().flatten(2)  # b c n
+      pixels = _wide(y).flatten(2)  # b c n
       mu = self.mu.expand(len(x), -1, -1)  # b c k
       for _ in range(self.num_stages):
         z = torch.softmax(pixels.transpose(1, 2) @ mu, dim=2)  # b n k
@@ -87,7 +92,12 @@ class Network(nn.Module):
     stage_sizes: Bottlenecks in each of the four stages.
     num_classes: Classes predicted.
     dropout_rate: Share of whole channels dropped in training.
+
+  Attributes:
+    remat: Whether training computes each bottleneck anew for its gradient.
   """
+
+  remat = False
 
   def __init__(
     self,
@@ -127,9 +137,15 @@ class Network(nn.Module):
   def forward(self, image):
     """Normalised [b, 3, h, w] → float32 logits [b, classes, h, w]."""
     x = image
-    for module in self.extractor:
+    for module in self.extractor[:4]:  # the stem
       x = module(x)
-    x = self.fc2(self.fc1(self.emau(self.fc0(x)))).float()
+    for stage in self.extractor[4:]:
+      for block in stage:
+        if self.remat and self.training:
+          x = checkpoint(block, x, use_reentrant=False)
+        else:
+          x = block(x)
+    x = _wide(self.fc2(self.fc1(self.emau(self.fc0(x)))))
     return functional.interpolate(
       x, image.shape[2:], mode='bilinear', align_corners=True
     )

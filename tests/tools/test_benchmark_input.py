@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 import pytest
 
-from emanet_jax.tools.benchmark import input as training_input
-from emanet_jax.tools.benchmark import photos, torch_input
 from emanet_jax.config import default_config
 from emanet_jax.data import transforms
 from emanet_jax.data.transforms import Crop
+from emanet_jax.tools.benchmark import input as training_input
+from emanet_jax.tools.benchmark import photos, torch_input
 from tests import tiny
 
 HAS_TORCH = importlib.util.find_spec('torch') is not None
@@ -204,4 +204,6 @@ def test_flags_that_mean_nothing_are_refused(flags, message):
 def test_an_unknown_subject_is_explained():
   finished = benchmark('everything')
   assert finished.returncode == 1
-  assert 'give one of evaluate, input' in finished.stdout + finished.stderr
+  assert 'give one of model, train, em, compile, evaluate, input' in (
+    finished.stdout + finished.stderr
+  )

@@ -1,0 +1,157 @@
+"""The network, its training step and its EM unit against PyTorch's.
+
+Where PyTorch is installed, its twin of the network takes turns with ours: in
+both memory layouts on a CPU; on a GPU in channels_last, as it is and through
+torch.compile.
+"""
+
+import importlib.util
+import os
+import platform
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+
+from emanet_jax.tools.benchmark import contest
+from emanet_jax.tools.benchmark.contest import Contender, shown
+
+_OURS = 'emanet_jax.tools.benchmark.subjects'
+_TORCH = 'emanet_jax.tools.benchmark.torch_subjects'
+_PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'torch')
+
+
+def has_gpu() -> bool:
+  """Whether NVIDIA's driver is there; asks no framework."""
+  return Path('/dev/nvidiactl').exists()
+
+
+def measure(
+  what: str, options: dict[str, Any], *, rounds: int, steps: int
+) -> dict[str, Any]:
+  """Measures a subject of ours beside PyTorch's.
+
+  Args:
+    what: 'forward', 'train' or 'em': a function of `subjects`.
+    options: Its arguments; 'batch' images are done in a step.
+    rounds: Of a turn each.
+    steps: Of a turn.
+
+  Returns:
+    As `contest.run`; besides, for each contender 'images_per_second',
+    'flops_per_second' (all do the work that 'flops' of ours counts) and
+    'share_of_peak' of them; and 'what', 'options', 'machine', 'versions' and
+    'peak_flops_per_second', of a large product in JAX.
+  """
+  peak = contest.run(
+    {'peak': Contender(f'{_OURS}:peak', {'dtype': options['dtype']})},
+    rounds=rounds,
+    steps=steps,
+  )['contenders']['peak']
+  best = peak['flops'] / peak['seconds'][1]
+  logging.info('a large product: %.0f GFLOP/s', best / 1e9)
+  contenders = {'ours': Contender(f'{_OURS}:{what}', options)}
+  contenders |= dict(_opponents(what, options))
+  result = contest.run(contenders, rounds=rounds, steps=steps)
+  flops = result['contenders']['ours']['flops']
+  for found in result['contenders'].values():
+    rates = [flops / s for s in found['seconds']]
+    found['images_per_second'] = [
+      options['batch'] / s for s in found['seconds']
+    ]
+    found['flops_per_second'] = rates
+    found['share_of_peak'] = rates[0] / best
+  return {
+    'what': what,
+    'options': options,
+    'machine': f'{platform.machine()}, {os.cpu_count()} CPUs',
+    'versions': _versions(),
+    'peak_flops_per_second': best,
+    **result,
+  }
+
+
+def table(result: dict[str, Any]) -> str:
+  """What `measure` returned, to be read."""
+  options = ', '.join(f'{k} {v}' for k, v in result['options'].items())
+  ours = result['contenders']['ours']
+  lines = [
+    f'{result["what"]}: {options}; {ours["flops"] / 1e9:.1f} GFLOP a step; '
+    f'{ours["device"]}; a large product gives '
+    f'{result["peak_flops_per_second"] / 1e9:.0f} GFLOP/s',
+    f'{"":24}{"seconds a step":>26}{"images/s":>10}{"GFLOP/s":>9}'
+    f'{"of peak":>9}{"memory":>10}{"start":>8}{"again":>8}',
+  ]
+  for name, found in result['contenders'].items():
+    lines.append(
+      f'{name:24}{shown(found["seconds"], 4):>26}'
+      f'{found["images_per_second"][0]:>10.2f}'
+      f'{found["flops_per_second"][0] / 1e9:>9.0f}'
+      f'{100 * found["share_of_peak"]:>7.0f} %'
+      f'{found["peak_bytes"] / 1e9:>7.2f} GB'
+      f'{found["first_start_seconds"]:>6.1f} s'
+      f'{found["second_start_seconds"]:>6.1f} s'
+    )
+  lines.append(
+    'compiled {compilations} program(s) in {compile_seconds:.1f} s'.format(
+      **ours
+    )
+  )
+  lines += [
+    f'time of ours / {name}: {shown(ratio, 2)}'
+    for name, ratio in result['ratios'].items()
+  ]
+  if not result['ratios']:
+    lines.append('PyTorch is not installed: no comparison')
+  lines.append(', '.join(f'{k} {v}' for k, v in result['versions'].items()))
+  return '\n'.join(lines)
+
+
+def starts(options: dict[str, Any]) -> dict[str, Any]:
+  """Measures how long a training step takes to be there, and to be back.
+
+  Args:
+    options: Of `subjects.train`.
+
+  Returns:
+    The facts of the step's program, see `contest.run`: 'compile_seconds' and
+    'compilations' of the first start; 'restore_seconds' of the second, whose
+    program comes from the cache.
+  """
+  contender = Contender(f'{_OURS}:train', options)
+  result = contest.run({'ours': contender}, rounds=1, steps=1)
+  keys = ('compile_seconds', 'restore_seconds', 'compilations', 'device')
+  found = {key: result['contenders']['ours'][key] for key in keys}
+  return {'options': options, 'versions': _versions(), **found}
+
+
+def table_of_starts(result: dict[str, Any]) -> str:
+  """What `starts` returned, to be read."""
+  options = ', '.join(f'{k} {v}' for k, v in result['options'].items())
+  return (
+    f'training step: {options}; {result["device"]}\n'
+    + 'compiled {compilations} program(s) in {compile_seconds:.1f} s; from the '
+    'cache in {restore_seconds:.1f} s\n'.format(**result)
+    + ', '.join(f'{k} {v}' for k, v in result['versions'].items())
+  )
+
+
+def _opponents(
+  what: str, options: dict[str, Any]
+) -> Iterator[tuple[str, Contender]]:
+  if importlib.util.find_spec('torch') is None:
+    return
+  ways = [('contiguous', False), ('channels_last', False)]
+  if has_gpu():
+    ways = [('channels_last', False), ('channels_last', True)]
+  for layout, compiled in ways:
+    name = f'PyTorch {layout}' + (', compiled' if compiled else '')
+    chosen = {**options, 'layout': layout, 'compiled': compiled}
+    yield name, Contender(f'{_TORCH}:{what}', chosen)
+
+
+def _versions() -> dict[str, str]:
+  installed = {x.name: x.version for x in metadata.distributions()}
+  return {name: installed[name] for name in _PACKAGES if name in installed}

@@ -1,0 +1,170 @@
+"""What contests measure of this package: each function prepares a subject."""
+
+import functools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from emanet_jax import losses, startup, train_state
+from emanet_jax.config import default_config
+from emanet_jax.models.ema_unit import EMAUnit
+from emanet_jax.models.segmenter import Segmenter, create_model
+from emanet_jax.optimizer import create_optimizer
+from emanet_jax.tools.benchmark import flops
+from emanet_jax.tools.benchmark.contest import Subject
+
+CLASSES = 21
+LEARNING_RATE = 0.009
+PEAK_SIZE = {'cpu': 4096, 'gpu': 16384, 'tpu': 16384}
+
+
+def forward(depth: int, batch: int, size: int, dtype: str) -> Subject:
+  """The network's evaluation: normalised images to logits at their size."""
+  startup.keep_freed_memory()
+  model, variables = network(depth, dtype)
+  image = _normal((batch, size, size, 3))
+  run, about = _compile(
+    jax.jit(lambda variables, x: model.apply(variables, x)), variables, image
+  )
+  about['flops'] = flops.count(model.apply, variables, image)
+  return _subject(lambda: run(variables, image), about)
+
+
+def train(
+  depth: int, batch: int, size: int, dtype: str, remat: bool
+) -> Subject:
+  """A training step as training makes it, on a batch that is there already."""
+  startup.keep_freed_memory()
+  model, variables = network(depth, dtype, remat)
+  tx = create_optimizer(
+    lambda _: LEARNING_RATE,
+    momentum=0.9,
+    weight_decay=1e-4,
+    bias_multiplier=2.0,
+    frozen=model.frozen_params(),
+  )
+  params = variables.pop('params')
+  state = train_state.TrainState(
+    jnp.zeros((), jnp.int32), params, variables, jax.jit(tx.init)(params)
+  )
+  image = _normal((batch, size, size, 3))
+  label = np.random.default_rng(1).integers(0, CLASSES, image.shape[:3])
+  data = {'image': image, 'label': jnp.asarray(label, jnp.int32)}
+  rng = jax.random.key(0)
+  step = functools.partial(
+    train_state.train_step,
+    model=model,
+    tx=tx,
+    loss_fn=losses.segmentation_loss,
+  )
+  run, about = _compile(jax.jit(step, donate_argnums=0), state, data, rng)
+  # Gradients of input and filter cost what the forward pass does.
+  about['flops'] = 3 * flops.count(model.apply, state.variables, image)
+
+  def once():
+    nonlocal state
+    state, metrics = run(state, data, rng)
+    return state, metrics
+
+  return _subject(once, about)
+
+
+def em(batch: int, size: int, channels: int, dtype: str) -> Subject:
+  """The EM attention unit's evaluation, on features [b, size, size, c]."""
+  startup.keep_freed_memory()
+  unit = EMAUnit()
+  x = _normal((batch, size, size, channels)).astype(dtype)
+  variables = _draw(
+    jax.eval_shape(
+      functools.partial(unit.init, train=False), jax.random.key(0), x
+    )
+  )
+  apply = functools.partial(unit.apply, train=False)
+  run, about = _compile(jax.jit(apply), variables, x)
+  about['flops'] = flops.count(apply, variables, x)
+  return _subject(lambda: run(variables, x), about)
+
+
+def peak(dtype: str) -> Subject:
+  """A large square product: the most that can be hoped for."""
+  startup.keep_freed_memory()
+  size = PEAK_SIZE[jax.default_backend()]
+  a = _normal((size, size)).astype(dtype)
+  precision = None if dtype == 'bfloat16' else jax.lax.Precision.HIGHEST
+  product = functools.partial(jnp.matmul, precision=precision)
+  run, about = _compile(jax.jit(product), a, a)
+  about['flops'] = flops.count(product, a, a)
+  return _subject(lambda: run(a, a), about)
+
+
+def network(
+  depth: int, dtype: str, remat: bool = False
+) -> tuple[Segmenter, dict]:
+  """The default network, with variables like freshly initialised ones."""
+  config = default_config().model
+  config.backbone.depth, config.dtype = depth, dtype
+  config.backbone.remat = remat
+  model = create_model(config, CLASSES)
+  shapes = jax.eval_shape(
+    model.init, jax.random.key(0), jnp.zeros((1, 65, 65, 3))
+  )
+  return model, _draw(shapes)
+
+
+def _draw(shapes: dict) -> dict:
+  """Variables of these shapes, drawn on the host: nothing to compile."""
+  rng = np.random.default_rng(0)
+
+  def leaf(path, leaf):
+    name = path[-1].key
+    if name in ('scale', 'var'):
+      return np.ones(leaf.shape, leaf.dtype)
+    if name in ('bias', 'mean'):
+      return np.zeros(leaf.shape, leaf.dtype)
+    value = rng.standard_normal(leaf.shape, np.float32)
+    if name == 'kernel':
+      return value * np.float32(np.sqrt(2 / np.prod(leaf.shape[:-1])))
+    return value / np.linalg.norm(value, axis=-1, keepdims=True)
+
+  shapes = {k: v for k, v in shapes.items() if k != 'intermediates'}
+  return jax.tree.map(jnp.asarray, jax.tree.map_with_path(leaf, shapes))
+
+
+def _normal(shape: tuple[int, ...]) -> jax.Array:
+  rng = np.random.default_rng(0)
+  return jnp.asarray(rng.standard_normal(shape, np.float32))
+
+
+def _compile(function, *args) -> tuple[Callable, dict[str, Any]]:
+  """The compiled function; how long that took and how much it will hold."""
+  counted = []
+  jax.monitoring.register_event_duration_secs_listener(
+    lambda event, *_, **__: counted.append(event)
+  )
+  start = time.perf_counter()
+  compiled = function.lower(*args).compile()
+  seconds = time.perf_counter() - start
+  event = '/jax/core/compile/backend_compile_duration'
+  memory = compiled.memory_analysis()
+  return compiled, {
+    'framework': f'JAX {jax.__version__}',
+    'device': jax.devices()[0].device_kind,
+    'compile_seconds': seconds,
+    'compilations': counted.count(event),
+    'planned_bytes': memory.argument_size_in_bytes
+    + memory.output_size_in_bytes
+    - memory.alias_size_in_bytes
+    + memory.temp_size_in_bytes,
+  }
+
+
+def _subject(once: Callable, about: dict[str, Any]) -> Subject:
+  device = jax.devices()[0]
+  used = None
+  if device.platform != 'cpu':
+    used = lambda: device.memory_stats()['peak_bytes_in_use']  # noqa: E731
+  return Subject(lambda: jax.block_until_ready(once()), about, used)

@@ -1,0 +1,136 @@
+"""What contests measure of PyTorch, of the same names as in `subjects`.
+
+Every function takes, besides, `layout`: 'contiguous' or 'channels_last'; and
+`compiled`: whether through torch.compile. Under bfloat16 the network runs in
+autocast, as practitioners run it.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from emanet_jax.models.segmenter import MEAN, STD
+from emanet_jax.tools.benchmark import torch_network
+from emanet_jax.tools.benchmark.contest import Subject
+from emanet_jax.tools.benchmark.subjects import CLASSES, LEARNING_RATE
+
+_SIZES = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+
+
+def forward(
+  depth: int, batch: int, size: int, dtype: str, layout: str, compiled: bool
+) -> Subject:
+  """The network's evaluation: normalised images to logits at their size."""
+  device = _device()
+  network = _network(depth, device, layout).eval()
+  image = _normal((batch, 3, size, size), device, layout)
+  run = torch.compile(network) if compiled else network
+
+  def once():
+    with torch.inference_mode(), _autocast(device, dtype):
+      run(image)
+
+  return _subject(once, device)
+
+
+def train(
+  depth: int,
+  batch: int,
+  size: int,
+  dtype: str,
+  remat: bool,
+  layout: str,
+  compiled: bool,
+) -> Subject:
+  """A training step, on a batch that is there already."""
+  device = _device()
+  network = _network(depth, device, layout).train()
+  network.remat = remat
+  optimizer = torch_network.create_optimizer(network, LEARNING_RATE)
+  image = _normal((batch, 3, size, size), device, layout)
+  label = torch.randint(0, CLASSES, (batch, size, size), device=device)
+  run = torch.compile(network) if compiled else network
+
+  def once():
+    optimizer.zero_grad(set_to_none=True)
+    with _autocast(device, dtype):
+      loss = torch_network.loss_fn(run(image), label)
+    loss.backward()
+    optimizer.step()
+
+  return _subject(once, device)
+
+
+def em(
+  batch: int, size: int, channels: int, dtype: str, layout: str, compiled: bool
+) -> Subject:
+  """The EM attention unit's evaluation, on features [b, c, size, size]."""
+  device = _device()
+  unit = torch_network.EMAUnit(channels).to(device).eval()
+  unit = unit.to(memory_format=_FORMATS[layout])
+  x = _normal((batch, channels, size, size), device, layout)
+  x = x.to(getattr(torch, dtype))
+  run = torch.compile(unit) if compiled else unit
+
+  def once():
+    with torch.inference_mode(), _autocast(device, dtype):
+      run(x)
+
+  return _subject(once, device)
+
+
+def predictor(depth: int, dtype: str) -> Callable[[np.ndarray], np.ndarray]:
+  """A function from RGB images, uint8 [b, h, w, 3], to classes [b, h, w]."""
+  device = _device()
+  network = _network(depth, device, 'channels_last').eval()
+  mean, std = (255 * torch.tensor(x, device=device) for x in (MEAN, STD))
+
+  def predict(image):
+    x = (torch.from_numpy(image).to(device).float() - mean) / std
+    x = x.permute(0, 3, 1, 2)
+    with torch.inference_mode(), _autocast(device, dtype):
+      return network(x).argmax(1).to(torch.uint8).cpu().numpy()
+
+  return predict
+
+
+_FORMATS = {
+  'contiguous': torch.contiguous_format,
+  'channels_last': torch.channels_last,
+}
+
+
+def _device() -> torch.device:
+  return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+
+
+def _network(depth, device, layout) -> torch_network.Network:
+  torch.manual_seed(0)
+  torch.backends.cudnn.benchmark = True
+  network = torch_network.Network(_SIZES[depth], CLASSES).to(device)
+  return network.to(memory_format=_FORMATS[layout])
+
+
+def _normal(shape, device, layout) -> torch.Tensor:
+  x = torch.randn(shape, device=device)
+  return x.to(memory_format=_FORMATS[layout])
+
+
+def _autocast(device, dtype):
+  enabled = dtype == 'bfloat16'
+  return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+
+
+def _subject(once: Callable, device: torch.device) -> Subject:
+  about = {'framework': f'PyTorch {torch.__version__}'}
+  if device.type == 'cpu':
+    about['device'] = f'cpu, {torch.get_num_threads()} threads'
+    return Subject(once, about)
+  about['device'] = torch.cuda.get_device_name(device)
+
+  def step():
+    once()
+    torch.cuda.synchronize(device)
+
+  return Subject(step, about, lambda: torch.cuda.max_memory_allocated(device))

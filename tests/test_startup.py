@@ -1,0 +1,95 @@
+"""What programs set of their process: kept programs, kept memory."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from tests import tiny
+
+
+def run(program, **environment):
+  environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', **environment}
+  environment = {k: v for k, v in environment.items() if v is not None}
+  result = subprocess.run(
+    [sys.executable, '-c', program],
+    cwd=tiny.REPOSITORY,
+    env=environment,
+    capture_output=True,
+    text=True,
+    timeout=240,
+    check=True,
+  )
+  return result.stdout.split('\n')[:-1]
+
+
+SQUARE = """
+import jax, jax.numpy as jnp
+from emanet_jax import startup
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+startup.cache_compilations(FOLDER)
+hits = []
+jax.monitoring.register_event_listener(lambda event, **_: hits.append(event))
+jax.jit(lambda x: x @ x)(jnp.ones((7, 7)))
+print(jax.config.jax_compilation_cache_dir)
+print(hits.count('/jax/compilation_cache/cache_hits'))
+"""
+
+
+def test_a_second_start_finds_what_the_first_compiled(tmp_path):
+  program = SQUARE.replace('FOLDER', repr(str(tmp_path)))
+  first = run(program, JAX_COMPILATION_CACHE_DIR=None)
+  second = run(program, JAX_COMPILATION_CACHE_DIR=None)
+  assert first[0] == second[0]
+  # Machines with other processors have another folder.
+  assert first[0].startswith(f'{tmp_path}/{platform.machine()}-')
+  assert first[1] == '0'
+  assert int(second[1]) > 0
+
+
+@pytest.mark.parametrize('told', [True, False])
+def test_what_jax_was_told_stays(tmp_path, told):
+  """'' keeps nothing, unless JAX has a folder already."""
+  other = str(tmp_path / 'other') if told else None
+  folder = str(tmp_path / 'ours') if told else ''
+  program = SQUARE.replace('FOLDER', repr(folder))
+  (place, _) = run(program, JAX_COMPILATION_CACHE_DIR=other)
+  assert place == str(other)
+  assert not (tmp_path / 'ours').exists()
+
+
+FAULTS = """
+import resource, sys
+from emanet_jax import startup
+if sys.argv[1:] or KEEP: startup.keep_freed_memory()
+import jax, jax.numpy as jnp
+x = jnp.ones((2000, 2000))
+work = jax.jit(lambda x: (x @ (x @ x + 1)).sum())
+for _ in range(3): work(x).block_until_ready()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5): work(x).block_until_ready()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='not glibc')
+def test_memory_is_not_taken_anew():
+  """Each step takes 16 MB or more, 4096 pages."""
+  (anew,) = run(FAULTS.replace('KEEP', 'False'))
+  (kept,) = run(FAULTS.replace('KEEP', 'True'))
+  assert int(anew) > 5 * 4000
+  assert int(kept) < 500
+
+
+@pytest.mark.parametrize('platforms', ['cuda,cpu', 'tpu'])
+def test_hosts_of_accelerators_keep_their_allocator(platforms):
+  program = (
+    'import ctypes\n'
+    'from emanet_jax import startup\n'
+    'ctypes.CDLL = None\n'  # so that a use of it fails
+    'startup.keep_freed_memory()\n'
+    'print("left alone")\n'
+  )
+  assert run(program, JAX_PLATFORMS=platforms) == ['left alone']

@@ -1,0 +1,35 @@
+"""Subjects of a contest that take known times."""
+
+import os
+import time
+
+from emanet_jax.tools.benchmark.contest import Subject
+
+
+def sleeping(seconds, log):
+  """Sleeps for so long in a step; notes in a file what it is asked for."""
+
+  def note(what):
+    with open(log, 'a') as file:
+      file.write(f'{seconds} {what}\n')
+
+  def step():
+    note('step')
+    time.sleep(seconds)
+
+  note(f'start {os.environ["JAX_COMPILATION_CACHE_DIR"]}')
+  print('not an answer')
+  return Subject(step, {'seconds_asked': seconds})
+
+
+def hungry(megabytes):
+  """Takes so much memory in a step."""
+
+  def step():
+    return len(bytearray(megabytes << 20))
+
+  return Subject(step, {})
+
+
+def broken():
+  raise RuntimeError('no such device')

@@ -1,0 +1,127 @@
+"""PyTorch's twin of the network, the opponent of benchmarks, does our work."""
+
+import functools
+import importlib.util
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from emanet_jax import losses, optimizer, train_state
+from emanet_jax.config import default_config
+from emanet_jax.models.segmenter import create_model
+from emanet_jax.models.torch_weights import torch_from_variables
+
+pytestmark = pytest.mark.skipif(
+  importlib.util.find_spec('torch') is None, reason='PyTorch is not installed'
+)
+SIZES, CLASSES, RATE = (1, 2, 2, 3), 21, 0.01
+
+
+def create(dtype='float32', remat=False):
+  config = default_config().model
+  config.dtype, config.backbone.remat = dtype, remat
+  config.backbone.stage_sizes = SIZES
+  config.head.dropout_rate = 0.0
+  return create_model(config, CLASSES)
+
+
+@pytest.fixture(scope='module')
+def variables(draw_variables):
+  return draw_variables(create(), (1, 65, 65, 3))
+
+
+@pytest.fixture(scope='module')
+def image():
+  rng = np.random.default_rng(5)
+  return rng.normal(size=(2, 49, 65, 3)).astype(np.float32)
+
+
+def twin(variables):
+  import torch
+
+  from emanet_jax.tools.benchmark import torch_network
+
+  network = torch_network.Network(SIZES, CLASSES, dropout_rate=0.0)
+  tensors, _ = torch_from_variables(variables, steps=0)
+  tensors = {k: torch.from_numpy(np.array(v)) for k, v in tensors.items()}
+  network.load_state_dict(tensors)
+  return network
+
+
+def as_torch(image):
+  import torch
+
+  return torch.from_numpy(np.ascontiguousarray(image.transpose(0, 3, 1, 2)))
+
+
+def relative_error(got, expected):
+  return np.abs(got - expected).max() / np.abs(expected).max()
+
+
+def test_logits_are_equal(variables, image, quick_jit):
+  import torch
+
+  with torch.inference_mode():
+    expected = twin(variables).eval()(as_torch(image)).permute(0, 2, 3, 1)
+  got = quick_jit(create().apply)(variables, image)
+  assert got.shape == (2, 49, 65, CLASSES)
+  assert relative_error(np.asarray(got), expected.numpy()) < 1e-4
+
+
+@pytest.mark.parametrize('remat', [False, True])
+def test_a_training_step_is_equal(variables, image, remat, quick_jit):
+  """In float64, where rounding does not blur the comparison; remat is ours."""
+  import torch
+
+  from emanet_jax.tools.benchmark import torch_network
+
+  label = np.random.default_rng(6).integers(0, CLASSES, (2, 49, 65))
+  label[:, :7] = 255
+  network = twin(variables).double().train()
+  update = torch_network.create_optimizer(network, RATE)
+  loss = torch_network.loss_fn(
+    network(as_torch(image).double()), torch.from_numpy(label)
+  )
+  loss.backward()
+  grads = [p.grad for p in network.parameters() if p.grad is not None]
+  norm = sum(grad.square().sum() for grad in grads).sqrt().item()
+  update.step()
+
+  with jax.enable_x64(True):
+    model = create('float64', remat)
+    tx = optimizer.create_optimizer(
+      optax.constant_schedule(RATE),
+      momentum=0.9,
+      weight_decay=1e-4,
+      bias_multiplier=2.0,
+      frozen=model.frozen_params(),
+    )
+    rest = jax.tree.map(np.float64, variables)
+    params = rest.pop('params')
+    state = train_state.TrainState(
+      jnp.zeros((), jnp.int32), params, rest, tx.init(params)
+    )
+    step = functools.partial(
+      train_state.train_step,
+      model=model,
+      tx=tx,
+      loss_fn=losses.segmentation_loss,
+    )
+    after, metrics = quick_jit(step)(
+      state,
+      {'image': np.float64(image), 'label': label},
+      jax.random.key(0),
+    )
+    np.testing.assert_allclose(metrics['loss'], loss.item(), rtol=1e-9)
+    np.testing.assert_allclose(metrics['grad_norm'], norm, rtol=1e-7)
+    got, _ = torch_from_variables(jax.device_get(after.variables), steps=1)
+  assert got.keys() == network.state_dict().keys()
+  start, _ = torch_from_variables(variables, steps=0)
+  for name, expected in network.state_dict().items():
+    if expected.ndim:
+      moved = np.abs(expected.numpy() - start[name]).max()
+      error = np.abs(got[name] - expected.numpy()).max()
+      assert error <= 1e-6 * moved + 1e-12, name
