@@ -37,8 +37,10 @@ def segmentation_loss(
   """
   valid = label != IGNORE_LABEL
   log_probs = jax.nn.log_softmax(logits, axis=-1)
-  true_class = jnp.where(valid, label, 0)[..., None]
-  log_true = jnp.take_along_axis(log_probs, true_class, axis=-1)[..., 0]
+  # A selection: the gradient of an indexing would be a scatter.
+  classes = jnp.arange(logits.shape[-1], dtype=label.dtype)
+  is_true = label[..., None] == classes
+  log_true = jnp.where(is_true, log_probs, 0).sum(axis=-1)
   loss = -log_true
   if label_smoothing:
     uniform = -log_probs.mean(axis=-1)

@@ -379,7 +379,6 @@ def test_a_state_with_a_hole_is_noticed(start):
   assert is_finite(state)
   for part in ('params', 'model_state', 'opt_state'):
     leaves, tree = jax.tree.flatten(getattr(state, part))
-    broken = np.array(leaves[-1])
-    broken.flat[-1] = np.nan
-    holed = jax.tree.unflatten(tree, [*leaves[:-1], broken])
+    broken = leaves[0].at[...].set(jnp.nan)
+    holed = jax.tree.unflatten(tree, [broken, *leaves[1:]])
     assert not is_finite(state.replace(**{part: holed}))

@@ -9,9 +9,9 @@ import pytest
 from jax import lax
 
 from emanet_jax import sharding
-from emanet_jax.models import convolution
+from emanet_jax.models import atrous, convolution, filter_gradient
 
-NARROW, WIDE = 5, convolution._ROW_CHANNELS + 1
+NARROW, WIDE = 5, filter_gradient._ROW_CHANNELS + 1
 
 
 def normal(*shape, seed=0):
@@ -79,34 +79,65 @@ def test_convolution_and_its_gradients(
 
 def test_the_cases_above_take_every_way(monkeypatch, quick_jit):
   taken = []
-  for name in ('_whole', '_tap_by_tap', '_strided', '_store_channels_first'):
-    function = getattr(convolution, name)
+  ways = {
+    '_whole': convolution,
+    '_tap_by_tap': convolution,
+    '_of_taps': filter_gradient,
+  }
+  for name, module in ways.items():
+    function = getattr(module, name)
 
     def noted(*args, _name=name, _function=function, **kwargs):
       taken.append(_name)
       return _function(*args, **kwargs)
 
-    monkeypatch.setattr(convolution, name, noted)
+    monkeypatch.setattr(module, name, noted)
   check(quick_jit, 3, 7, 6, 1, 1)
-  assert set(taken) >= {'_tap_by_tap', '_store_channels_first'}
+  assert set(taken) >= {'_tap_by_tap', '_of_taps'}
   taken.clear()
   monkeypatch.setattr(convolution, '_DENSE', 0.5)
   check(quick_jit, 3, 8, 6, 1, 1)
-  assert set(taken) >= {'_whole', '_store_channels_first'}
+  assert set(taken) >= {'_whole', '_of_taps'}
   assert '_tap_by_tap' not in taken
+
+
+@pytest.mark.parametrize(
+  ('size', 'shape', 'stride', 'dilation'),
+  [
+    *((1, (9, 12), stride, 1) for stride in (1, 2)),
+    *((3, (9, 12), *how) for how in ((1, 1), (2, 1), (1, 2), (1, 4), (2, 2))),
+    *((3, (17, 13), 1, d) for d in (5, 16, 18)),
+    (7, (9, 12), 2, 1),
+  ],
+)
+def test_accelerators_filter_gradient_is_the_same(
+  size, shape, stride, dilation, quick_jit
+):
+  """What GPUs and TPUs run, run here, in float64."""
+  options = {'size': size, 'stride': stride, 'dilation': dilation}
+  with jax.enable_x64(True):
+    x = normal(2, *shape, 6)
+    dy = normal(2, *(-(-n // stride) for n in shape), 7, seed=1)
+    _, vjp = jax.vjp(
+      lambda kernel: plain_conv(x, kernel, stride, dilation),
+      jnp.zeros((size, size, 6, 7)),
+    )
+    (expected,) = vjp(dy)
+    run = functools.partial(filter_gradient._of_library, **options)
+    got = quick_jit(run)(x, dy)
+    assert got.dtype == jnp.float64
+    assert relative_error(got, expected) < 1e-13
 
 
 def test_padding_is_left_out():
   """At dilation 12 on 9×12 only the middle tap has anything to read."""
-  taps = convolution._taps(12, 3, 1, 12)
+  taps = atrous.taps(12, 3, 1, 12)
   assert taps == [None, (slice(0, 12), slice(0, 12, 1)), None]
   for length in (1, 5, 8, 9):
     for stride in (1, 2):
       for dilation in (1, 2, 3, 8):
         outputs = range(-(-length // stride))
-        for tap, found in enumerate(
-          convolution._taps(length, 3, stride, dilation)
-        ):
+        for tap, found in enumerate(atrous.taps(length, 3, stride, dilation)):
           reads = {o: o * stride + (tap - 1) * dilation for o in outputs}
           reads = {o: i for o, i in reads.items() if 0 <= i < length}
           if found is None:
@@ -168,4 +199,5 @@ def test_other_platforms_get_neither_taps_nor_programs_apart(platform):
   assert 'inlineable' in cpu
   assert 'inlineable' not in other
   assert cpu.count('stablehlo.convolution') == 0
-  assert other.count('stablehlo.convolution') == 2
+  # Forward, and the gradients of the input and of the filter.
+  assert other.count('stablehlo.convolution') == 3
