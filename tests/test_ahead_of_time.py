@@ -27,7 +27,10 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 HARDWARE = REPOSITORY / 'tests' / 'golden' / 'h100.textproto'
 
 # Parts that compute in float32 whatever the dtype of the features.
-IN_FLOAT32 = ('/ema_unit/', '/classifier/', '._upsample/')
+IN_FLOAT32 = (
+  *('/bnc,bkc->bnk/', '/bnk,bnc->bkc/', '/bnk,bkc->bnc/'),  # E, M, X = Z mu
+  *('/classifier/', '._upsample/'),
+)
 
 
 def has_compiler() -> bool:
@@ -171,6 +174,24 @@ def test_devices_exchange_sums_and_no_features(programs):
   names = 'all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter'
   found = re.findall(rf' ({names})(?:-start)?\(', programs['step'])
   assert set(found) == {'all-reduce'}
+
+
+def test_gradients_are_summed_in_bfloat16_in_few_pieces(programs):
+  """34.8 M parameters; the rest is statistics, of some kilobytes each."""
+  sent = [
+    [
+      (dtype, 2 * math.prod(int(n) for n in shape.split(',') if n))
+      for dtype, shape in re.findall(r'(bf16|f32)\[([\d,]*)\]', result)
+    ]
+    for result in re.findall(
+      r'= (.*?) all-reduce(?:-start)?\(', programs['step']
+    )
+  ]
+  large = [pieces for pieces in sent if sum(n for _, n in pieces) > 1 << 20]
+  assert 1 <= len(large) <= 8
+  assert {dtype for pieces in large for dtype, _ in pieces} == {'bf16'}
+  total = sum(n for pieces in large for _, n in pieces)
+  assert total == pytest.approx(2 * 34.8e6, rel=0.02)
 
 
 def _main(folder):
