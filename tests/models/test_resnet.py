@@ -24,6 +24,7 @@ def create(**options):
     'multi_grid': (1, 2, 4),
     'output_stride': 8,
     'width': 64,
+    'remat': False,
     'norm_momentum': 0.9,
   }
   return resnet.create(**{**defaults, **options})
