@@ -29,7 +29,8 @@ _DISTRIBUTED = flags.DEFINE_bool(
 _CACHE = flags.DEFINE_string(
   'compilation_cache',
   '~/.cache/emanet_jax',
-  "Folder that keeps compiled programs for the next start; '' for none.",
+  'Folder that keeps programs whose compilation took over a second, for the '
+  "next start; '' for none.",
 )
 
 

@@ -21,16 +21,24 @@ def cache_compilations(folder: str) -> None:
   A folder that JAX has been told already (JAX_COMPILATION_CACHE_DIR) stays.
 
   Args:
-    folder: Made when there is something to keep; '' keeps nothing. Machines
-      with different processors have folders of their own below it: programs
-      for the one can crash on the other.
+    folder: '' keeps nothing; nor does one that cannot be written to, which is
+      logged. Machines with different processors have folders of their own
+      below it: programs for the one can crash on the other.
   """
   if folder and not jax.config.jax_compilation_cache_dir:
-    place = Path(folder).expanduser().absolute() / _processor()
+    try:
+      place = Path(folder).expanduser().absolute() / _processor()
+      place.mkdir(parents=True, exist_ok=True)
+      if not os.access(place, os.W_OK):
+        raise PermissionError(f'{place} cannot be written to')
+    except (OSError, RuntimeError) as error:  # no home, no room, no right
+      logging.info('programs are not kept for later starts: %s', error)
+      return
     jax.config.update('jax_compilation_cache_dir', str(place))
   if jax.config.jax_compilation_cache_dir:
     logging.info(
-      'compiled programs are kept in %s', jax.config.jax_compilation_cache_dir
+      'programs are kept for later starts in %s',
+      jax.config.jax_compilation_cache_dir,
     )
 
 
@@ -40,7 +48,9 @@ def keep_freed_memory() -> None:
   A training step takes its memory anew from the system each time, and its
   first touch of every page costs up to a quarter of a CPU step. Only glibc's
   allocator can be told; only before JAX starts its threads; and only where JAX
-  has no accelerator, whose hosts have better uses for several arenas.
+  is installed without an accelerator's plugin, or JAX_PLATFORMS is 'cpu':
+  hosts of accelerators have better uses for several arenas. The price is
+  memory: up to twice what a step needs for its temporary values is held.
   """
   if _has_accelerator() or platform.libc_ver()[0] != 'glibc':
     return

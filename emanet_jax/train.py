@@ -49,7 +49,8 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
 
   Raises:
     UserError: Anything the user can put right, before the first compilation;
-      or a loss that is no longer a number.
+      or a loss, a gradient or, when it would be saved, a state that is no
+      longer a number.
   """
   mesh = sharding.create_mesh()
   _check(config, mesh)
@@ -123,15 +124,18 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
 
       stopping = notice.asked(step)
       ending = stopping or is_evaluated(step)
-      if step % config.train.log_every == 0 or ending:
-        values = progress.report(float(schedule(step - 1)))
-        if writer:
-          writer.write(step, 'train', values)
-      if step % config.train.checkpoint_every == 0 or ending:
+      saving = ending or step % config.train.checkpoint_every == 0
+      if saving:
         progress.check()
         with progress.paused():
           if not train_state.is_finite(state):
             raise diverged(step, 'the state has numbers that are not finite')
+      if step % config.train.log_every == 0 or ending:
+        values = progress.report(float(schedule(step - 1)))
+        if writer:
+          writer.write(step, 'train', values)
+      if saving:
+        with progress.paused():
           checkpoint.save(manager, state, batches.get_state(), config)
       if stopping:
         manager.wait_until_finished()

@@ -12,7 +12,6 @@ import optax
 from absl import logging
 from flax import traverse_util
 
-from emanet_jax import sharding
 from emanet_jax.errors import UserError
 from emanet_jax.models.segmenter import normalize
 
@@ -122,9 +121,9 @@ def _forward(model, loss_fn, params, model_state, batch, rng):
 
 
 def is_finite(state: TrainState) -> bool:
-  """Whether a state holds no NaN and no infinity; waits for the device."""
-  leaves = jax.device_get(sharding.local(jax.tree.leaves(state)))
-  return all(np.isfinite(leaf).all() for leaf in leaves)
+  """Whether a replicated state holds no NaN or infinity; waits for it."""
+  leaves = [leaf.addressable_data(0) for leaf in jax.tree.leaves(state)]
+  return all(np.isfinite(leaf).all() for leaf in jax.device_get(leaves))
 
 
 def _as_input(image):

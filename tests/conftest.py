@@ -13,7 +13,7 @@ jax.config.update('jax_num_cpu_devices', 4)
 @pytest.fixture(scope='session', autouse=True)
 def _own_cache(tmp_path_factory):
   """Programs that tests start keep nothing in the user's home."""
-  folder = tmp_path_factory.getbasetemp().parent / 'compiled'
+  folder = tmp_path_factory.getbasetemp().parent / 'programs'
   os.environ['JAX_COMPILATION_CACHE_DIR'] = str(folder)
 
 

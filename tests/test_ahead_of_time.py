@@ -138,7 +138,7 @@ def _operations(line, target, left, right, result):
 
 
 def large_windows(found):
-  return [p for p in found if any(size > 7 for size in p.window)]
+  return [p for p in found if any(size > 3 for size in p.window)]
 
 
 def test_no_convolution_has_a_kernel_as_large_as_the_features(step):

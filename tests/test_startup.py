@@ -61,9 +61,9 @@ def test_what_jax_was_told_stays(tmp_path, told):
 
 
 FAULTS = """
-import resource, sys
+import resource
 from emanet_jax import startup
-if sys.argv[1:] or KEEP: startup.keep_freed_memory()
+if KEEP: startup.keep_freed_memory()
 import jax, jax.numpy as jnp
 x = jnp.ones((2000, 2000))
 work = jax.jit(lambda x: (x @ (x @ x + 1)).sum())
@@ -93,3 +93,16 @@ def test_hosts_of_accelerators_keep_their_allocator(platforms):
     'print("left alone")\n'
   )
   assert run(program, JAX_PLATFORMS=platforms) == ['left alone']
+
+
+@pytest.mark.parametrize('place', ['~/programs', '/proc/programs'])
+def test_a_folder_that_cannot_be_is_no_error(place):
+  """No home: a container run as somebody it does not know."""
+  program = (
+    'import os, pwd\n'
+    'os.environ.pop("HOME", None)\n'
+    'pwd.getpwuid = lambda _: {}["nobody"]\n'
+    + SQUARE.replace('FOLDER', repr(place))
+  )
+  kept, _ = run(program, JAX_COMPILATION_CACHE_DIR=None)
+  assert kept == 'None'

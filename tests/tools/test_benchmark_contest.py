@@ -49,3 +49,12 @@ def test_a_contender_that_fails_ends_the_contest(capfd):
   with pytest.raises(UserError, match='measures it ended with 1'):
     contest.run({'it': Contender(f'{STUBS}:broken', {})}, rounds=1, steps=1)
   assert 'no such device' in capfd.readouterr().err
+
+
+def test_a_contender_that_vanishes_between_turns_is_named(tmp_path):
+  contenders = {
+    'it': Contender(f'{STUBS}:fleeting', {}),
+    'slow': sleeper(1.0, tmp_path / 'log'),
+  }
+  with pytest.raises(UserError, match='measures it ended with 3'):
+    contest.run(contenders, rounds=2, steps=1)

@@ -117,12 +117,15 @@ def test_the_figures_add_up(report):
   assert list(result['ratios']) == names[1:]
   ours = result['contenders']['ours']
   assert ours['compilations'] == 1
-  assert 0 < ours['restore_seconds'] < ours['first_start_seconds']
+  assert ours['restore_seconds'] > 0
   for found in result['contenders'].values():
     seconds = found['seconds'][0]
-    assert found['images_per_second'][0] == 3 / seconds
-    assert found['flops_per_second'][0] == ours['flops'] / seconds
-    share = ours['flops'] / seconds / result['peak_flops_per_second']
+    middle, least, most = found['images_per_second']
+    assert middle == pytest.approx(3 / seconds)
+    assert least <= middle <= most
+    rate = ours['flops'] / seconds
+    assert found['flops_per_second'][0] == pytest.approx(rate)
+    share = rate / result['peak_flops_per_second']
     assert found['share_of_peak'] == pytest.approx(share)
     assert found['peak_bytes'] > 0
   assert result['peak_flops_per_second'] > 1e9

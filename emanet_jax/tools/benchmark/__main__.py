@@ -39,7 +39,7 @@ _SIZE = flags.DEFINE_integer(
   'size', None, "Of the images, or of em's features, in pixels."
 )
 _REMAT = flags.DEFINE_bool(
-  'remat', False, 'train: compute each block anew for its gradient.'
+  'remat', False, 'train, compile: compute each block anew for its gradient.'
 )
 _CHANNELS = flags.DEFINE_integer('channels', 512, 'em: of the features.')
 _ROUNDS = flags.DEFINE_integer(

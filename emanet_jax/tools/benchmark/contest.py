@@ -74,7 +74,7 @@ def run(
 
   Returns:
     As JSON holds it: 'contenders', name → its subject's facts and
-    'first_start_seconds', 'second_start_seconds' (from nothing to a subject),
+    'first_start_seconds', 'second_start_seconds' (to prepare it, imports done),
     and 'restore_seconds', what its compilation took the second time; further
     'peak_bytes' beyond what the process had before, and 'seconds', [median,
     least, most] of its turns' median steps; 'ratios', other's name → the same
@@ -154,6 +154,8 @@ def _started(contender: Contender, cache: str) -> Iterator[subprocess.Popen]:
       yield process
     finally:
       process.kill()
+      with contextlib.suppress(BrokenPipeError):  # what it never read
+        process.stdin.close()
 
 
 def _say(process: subprocess.Popen, message: Any) -> None:

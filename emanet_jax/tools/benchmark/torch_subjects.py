@@ -84,6 +84,7 @@ def predictor(depth: int, dtype: str) -> Callable[[np.ndarray], np.ndarray]:
   """A function from RGB images, uint8 [b, h, w, 3], to classes [b, h, w]."""
   device = _device()
   network = _network(depth, device, 'channels_last').eval()
+  torch.backends.cudnn.benchmark = False  # every photo has another size
   mean, std = (255 * torch.tensor(x, device=device) for x in (MEAN, STD))
 
   def predict(image):
@@ -102,6 +103,9 @@ _FORMATS = {
 
 
 def _device() -> torch.device:
+  # float32 means float32, as with us.
+  torch.backends.cudnn.allow_tf32 = False
+  torch.backends.cuda.matmul.allow_tf32 = False
   return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
 
 
