@@ -93,6 +93,8 @@ def _same_size(x, kernel, dilation, turned):
   size, options = kernel.shape[0], {'dilation': dilation, 'turned': turned}
   if size == 1:
     return _product(x, kernel[0, 0], turned)
+  if not all(isinstance(n, int) for n in x.shape[1:3]):
+    return _whole(x, kernel, **options)  # exported for any size
   useful = 1.0
   for length in x.shape[1:3]:
     reached = [tap[0] for tap in taps(length, size, 1, dilation) if tap]
