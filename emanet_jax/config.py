@@ -9,7 +9,7 @@ import json
 import ml_collections
 
 # What may differ between a checkpoint and the run that goes on from it: none of
-# it changes a single number of the training.
+# it changes a number of the training (`remat` may change its rounding).
 _FREE = (
   'init_backbone_only',
   'init_from',

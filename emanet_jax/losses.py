@@ -22,7 +22,7 @@ def segmentation_loss(
 
   Args:
     logits: At the label's size, float32.
-    label: Class indices; 255 is ignored.
+    label: Class indices below the number of classes; 255 is ignored.
     average: 'all' divides the sum by the number of all pixels, the ignored
       ones included, as the authors do; 'valid' by the number of pixels that
       count (labelled, and kept by OHEM).

@@ -11,9 +11,10 @@ import numpy as np
 from absl import logging
 
 from emanet_jax.errors import UserError
+from emanet_jax.train_state import TrainState, is_finite
 
 
-def diverged(step: int, what: str) -> UserError:
+def _diverged(step: int, what: str) -> UserError:
   """The error to raise of a run whose numbers are none any more."""
   return UserError(
     f'training diverged at step {step}: {what}. Checkpoints of earlier steps '
@@ -53,17 +54,30 @@ class Progress:
     """Takes a step's scalar metrics, still being computed."""
     self._pending.append((step, metrics))
 
-  def check(self) -> list[dict[str, np.ndarray]]:
+  def check(
+    self, state: TrainState | None = None
+  ) -> list[dict[str, np.ndarray]]:
     """Waits for the steps since the last report and returns their metrics.
 
+    Args:
+      state: After the last step, to be looked at as well, as costs the time of
+        reading it all.
+
     Raises:
-      UserError: A loss or gradient that is NaN or infinite, and at which step.
+      UserError: A loss, a gradient or a part of the state that is NaN or
+        infinite, and at which step that was seen.
     """
     pending = jax.device_get(self._pending)
     for step, metrics in pending:
       bad = {k: float(v) for k, v in metrics.items() if not np.isfinite(v)}
       if bad:
-        raise diverged(step, ', '.join(f'{k} is {v}' for k, v in bad.items()))
+        raise _diverged(step, ', '.join(f'{k} is {v}' for k, v in bad.items()))
+    if state is not None:
+      with self.paused():
+        if not is_finite(state):
+          raise _diverged(
+            int(state.step), 'its state is not all finite numbers'
+          )
     return [metrics for _, metrics in pending]
 
   def report(self, learning_rate: float) -> dict[str, float]:

@@ -30,7 +30,7 @@ from emanet_jax.metric_writer import MetricWriter, read_metrics
 from emanet_jax.models.segmenter import create_model
 from emanet_jax.preemption import StopNotice
 from emanet_jax.prefetch import DevicePrefetch
-from emanet_jax.progress import Progress, diverged
+from emanet_jax.progress import Progress
 from emanet_jax.train_state import TrainState
 
 
@@ -126,10 +126,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
       ending = stopping or is_evaluated(step)
       saving = ending or step % config.train.checkpoint_every == 0
       if saving:
-        progress.check()
-        with progress.paused():
-          if not train_state.is_finite(state):
-            raise diverged(step, 'the state has numbers that are not finite')
+        progress.check(state)
       if step % config.train.log_every == 0 or ending:
         values = progress.report(float(schedule(step - 1)))
         if writer:

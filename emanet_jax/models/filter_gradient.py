@@ -5,6 +5,8 @@ the shifted input with the output's gradient, where they meet. Accelerators
 have fast filter gradients in their libraries, but not of dilated convolutions:
 those are cut into the many small convolutions without dilation that they
 consist of (space to batch), whose gradients these libraries have.
+
+Over several CPU devices the features are gathered for it: right, but slow.
 """
 
 import functools

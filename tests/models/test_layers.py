@@ -10,21 +10,7 @@ from jax import lax
 
 from emanet_jax.models import layers, norm
 from emanet_jax.models.resize import resize_bilinear
-
-
-def normal(*shape, seed=0):
-  return np.random.default_rng(seed).normal(size=shape)
-
-
-def relative_error(got, expected):
-  expected = np.float64(expected)
-  return np.abs(np.float64(got) - expected).max() / np.abs(expected).max()
-
-
-def with_gradients(function, inputs, seed=9):
-  """The value, and its vector-Jacobian products with a random cotangent."""
-  value, vjp = jax.vjp(function, *inputs)
-  return value, *vjp(normal(*value.shape, seed=seed).astype(value.dtype))
+from tests.numerics import normal, relative_error, with_gradients
 
 
 def plain_batch_norm(x, scale, bias):

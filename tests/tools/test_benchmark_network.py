@@ -70,11 +70,7 @@ def test_a_step_of_the_training_subject_is_a_training_step(monkeypatch):
   config = tiny.tiny_config().model
   config.head.dropout_rate = 0.0
   tiny_network = create_model(config, subjects.CLASSES)
-  variables = subjects._draw(
-    jax.eval_shape(
-      tiny_network.init, jax.random.key(0), jnp.zeros((1, 33, 33, 3))
-    )
-  )
+  variables = subjects.draw_variables(tiny_network)
   monkeypatch.setattr(
     subjects, 'network', lambda *_: (tiny_network, dict(variables))
   )

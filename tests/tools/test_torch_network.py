@@ -13,6 +13,7 @@ from emanet_jax import losses, optimizer, train_state
 from emanet_jax.config import default_config
 from emanet_jax.models.segmenter import create_model
 from emanet_jax.models.torch_weights import torch_from_variables
+from tests.numerics import relative_error
 
 pytestmark = pytest.mark.skipif(
   importlib.util.find_spec('torch') is None, reason='PyTorch is not installed'
@@ -55,10 +56,6 @@ def as_torch(image):
   import torch
 
   return torch.from_numpy(np.ascontiguousarray(image.transpose(0, 3, 1, 2)))
-
-
-def relative_error(got, expected):
-  return np.abs(got - expected).max() / np.abs(expected).max()
 
 
 def test_logits_are_equal(variables, image, quick_jit):

@@ -79,12 +79,15 @@ def _em() -> tuple[dict[str, Any], str]:
 
 def _images(batch: int, size: int) -> dict[str, Any]:
   """The flags that describe a step's images, or what is usual for it."""
-  usual = 'bfloat16' if network.has_gpu() else 'float32'
   return {
     'batch': _BATCH.value or batch,
     'size': _SIZE.value or size,
-    'dtype': _DTYPE.value or usual,
+    'dtype': _dtype(),
   }
+
+
+def _dtype() -> str:
+  return _DTYPE.value or ('bfloat16' if network.has_gpu() else 'float32')
 
 
 def _contest(what: str, **options) -> tuple[dict[str, Any], str]:
@@ -124,7 +127,7 @@ def _input() -> tuple[dict[str, Any], str]:
 def _evaluate() -> tuple[dict[str, Any], str]:
   config = default_config().model
   config.backbone.depth = _DEPTH.value
-  config.dtype = _images(4, 0)['dtype']
+  config.dtype = _dtype()
   result = evaluation.measure(
     config, num_images=_IMAGES.value, batch_size=_BATCH.value or 4
   )

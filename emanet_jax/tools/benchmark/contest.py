@@ -26,6 +26,7 @@ from typing import Any
 from absl import logging
 
 from emanet_jax.errors import UserError
+from emanet_jax.tools.benchmark.summary import spread
 
 _WARM_UP = 2  # steps that are not counted
 
@@ -73,12 +74,12 @@ def run(
     steps: Of a turn.
 
   Returns:
-    As JSON holds it: 'contenders', name → its subject's facts and
-    'first_start_seconds', 'second_start_seconds' (to prepare it, imports done),
-    and 'restore_seconds', what its compilation took the second time; further
-    'peak_bytes' beyond what the process had before, and 'seconds', [median,
-    least, most] of its turns' median steps; 'ratios', other's name → the same
-    of the first's time over the other's, round by round.
+    As JSON holds it: 'contenders', name → its subject's facts; if it compiles,
+    'restore_seconds', what that took the second time (programs that compile
+    within a second are not kept); 'peak_bytes' beyond what the process had
+    after its imports; and 'seconds', [median, least, most] of its turns' median
+    steps. 'ratios', other's name → the same of the first's time over the
+    other's, round by round.
 
   Raises:
     UserError: A contender failed; what it wrote is in the log before.
@@ -88,17 +89,11 @@ def run(
     for name, contender in contenders.items():
       logging.info('preparing %s', name)
       with _started(contender, cache) as process:
-        first = _answer(process, name)
+        found[name] = _answer(process, name)['about']
       processes[name] = stack.enter_context(_started(contender, cache))
-      second = _answer(processes[name], name)
-      found[name] = {
-        **first['about'],
-        'first_start_seconds': first['seconds'],
-        'second_start_seconds': second['seconds'],
-      }
-      if 'compile_seconds' in second['about']:
-        again = second['about']['compile_seconds']
-        found[name]['restore_seconds'] = again
+      again = _answer(processes[name], name)['about']
+      if 'compile_seconds' in again:
+        found[name]['restore_seconds'] = again['compile_seconds']
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for i in range(rounds):
       for name, process in processes.items():
@@ -122,17 +117,6 @@ def run(
     for name in others
   }
   return {'contenders': found, 'ratios': ratios}
-
-
-def spread(values: list[float]) -> list[float]:
-  """[median, least, most]."""
-  return [statistics.median(values), min(values), max(values)]
-
-
-def shown(values: list[float], digits: int) -> str:
-  """A spread, to be read."""
-  middle, least, most = (f'{value:.{digits}f}' for value in values)
-  return f'{middle} ({least} to {most})'
 
 
 @contextlib.contextmanager
@@ -196,10 +180,9 @@ def main() -> None:
   contender = json.loads(sys.stdin.readline())
   module, _, function = contender['prepare'].partition(':')
   prepare = getattr(importlib.import_module(module), function)
-  before, start = _host_bytes('VmRSS'), time.perf_counter()
+  before = _host_bytes('VmRSS')
   subject = prepare(**contender['options'])
-  seconds = time.perf_counter() - start
-  answer({'about': subject.about, 'seconds': seconds})
+  answer({'about': subject.about})
   for i, line in enumerate(sys.stdin):
     if i == 0:
       for _ in range(_WARM_UP):

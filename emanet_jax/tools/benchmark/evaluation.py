@@ -2,11 +2,11 @@
 
 The same photos of VOC's sizes are scored twice: in batches of one shape, as
 evaluation does it, and each alone at its own padded size, as the authors do,
-which compiles once for every size; the latter also in PyTorch, where that is
-installed.
+which compiles once for every size; the latter also in PyTorch, in this process,
+where that is installed.
 """
 
-import contextlib
+import importlib.util
 import statistics
 import time
 from collections.abc import Callable
@@ -20,6 +20,7 @@ import numpy as np
 from emanet_jax import batching, inference
 from emanet_jax.evaluate import create_eval_step
 from emanet_jax.models.segmenter import create_model, normalize
+from emanet_jax.tools.benchmark.subjects import CLASSES, draw_variables
 from emanet_jax.views import padded_size
 
 # Heights and widths like VOC's: half of them 500 wide, a quarter portraits.
@@ -28,7 +29,6 @@ _SIZES = (
   *((334, 500), (400, 500), (500, 400), (332, 500), (357, 500), (500, 334)),
 )
 _LARGEST = 500, 500
-_CLASSES = 21
 
 
 def measure(
@@ -49,8 +49,8 @@ def measure(
     PyTorch also that one's 'images_per_second' and 'warm', and 'torch_ratio' of
     'one shape' to it, warm.
   """
-  model = create_model(config, _CLASSES)
-  variables = _variables(model)
+  model = create_model(config, CLASSES)
+  variables = draw_variables(model)
   rng = np.random.default_rng(0)
   images = [
     rng.integers(0, 256, (*_SIZES[i % len(_SIZES)], 3), dtype=np.uint8)
@@ -60,7 +60,8 @@ def measure(
     'one shape': _one_shape(model, variables, images, batch_size),
     'one at a time': _one_at_a_time(model, variables, images),
   }
-  with contextlib.suppress(ImportError):  # its twin is the default network's
+  # PyTorch's twin is of the default network, at any depth.
+  if importlib.util.find_spec('torch') and not config.backbone.stage_sizes:
     ways['PyTorch'] = _in_pytorch(config, images)
   seconds: dict[str, list[float]] = {name: [] for name in ways}
   found = {}
@@ -119,7 +120,7 @@ def table(result: dict[str, Any]) -> str:
       continue
     way = result[name]
     lines.append(
-      f'{name:16}{way.get("compilations", 0):>14}'
+      f'{name:16}{way.get("compilations", "-"):>14}'
       f'{way["images_per_second"]:>10.2f}'
       f'{way["warm"]:>11.2f}'
     )
@@ -133,25 +134,8 @@ def table(result: dict[str, Any]) -> str:
   return '\n'.join(lines)
 
 
-def _variables(model) -> dict:
-  """Variables like freshly initialised ones, without compiling anything."""
-  rng = np.random.default_rng(0)
-
-  def draw(path, leaf):
-    if path[-1].key in ('scale', 'var'):
-      return np.ones(leaf.shape, np.float32)
-    width = np.sqrt(max(1, np.prod(leaf.shape[:-1])))
-    return np.float32(rng.normal(size=leaf.shape) / width)
-
-  shapes = jax.eval_shape(
-    model.init, jax.random.key(0), jnp.zeros((1, 65, 65, 3))
-  )
-  shapes = {k: v for k, v in shapes.items() if k != 'intermediates'}
-  return jax.device_put(jax.tree.map_with_path(draw, shapes))
-
-
 def _one_shape(model, variables, images, batch_size) -> Callable:
-  step = create_eval_step(model, _CLASSES)
+  step = create_eval_step(model, CLASSES)
   shape = padded_size(*_LARGEST, model.output_stride)
   examples = [
     {'image': image, 'label': np.zeros(image.shape[:2], np.uint8)}
@@ -196,24 +180,18 @@ def _one_at_a_time(model, variables, images) -> Callable:
 
 
 def _in_pytorch(config, images) -> Callable:
-  """Each image alone at its padded size, eager, as the authors do it.
-
-  Raises:
-    ImportError: PyTorch is not installed.
-  """
+  """Each image alone at its padded size, eager, as the authors do it."""
   from emanet_jax.tools.benchmark import torch_subjects
 
-  shapes = [padded_size(*image.shape[:2], 8) for image in images]
-  batches = [
-    inference.pad_images([image], shape, 1)['image']
-    for image, shape in zip(images, shapes, strict=True)
-  ]
   predict = torch_subjects.predictor(config.backbone.depth, config.dtype)
 
   def score():
-    return [
-      predict(batch)[0, : image.shape[0], : image.shape[1]]
-      for batch, image in zip(batches, images, strict=True)
-    ]
+    found = []
+    for image in images:
+      height, width = image.shape[:2]
+      shape = padded_size(height, width, 8)
+      batch = inference.pad_images([image], shape, 1)
+      found.append(predict(batch['image'])[0, :height, :width])
+    return found
 
   return score

@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from importlib import metadata
 from typing import Any
 
 import ml_collections
@@ -23,6 +22,7 @@ from emanet_jax.data import pipeline, transforms
 from emanet_jax.data.pipeline import Dataset
 from emanet_jax.tools.benchmark import torch_input
 from emanet_jax.tools.benchmark.photos import InMemory
+from emanet_jax.tools.benchmark.summary import shown, spread, versions
 
 _ROUNDS = 5  # or more, of turns of two seconds
 
@@ -81,16 +81,16 @@ def measure(
   return {
     'input': _describe(source, config, batch_size, ours.batch_bytes),
     'rates': {
-      n: {'cpu_second': _spread(cpu[n]), 'wall_second': _spread(wall[n])}
+      n: {'cpu_second': spread(cpu[n]), 'wall_second': spread(wall[n])}
       for n in contenders
     },
     'ratios': {
-      n: _spread([a / b for a, b in zip(cpu['ours'], cpu[n], strict=True)])
+      n: spread([a / b for a, b in zip(cpu['ours'], cpu[n], strict=True)])
       for n in contenders
       if n != 'ours'
     },
-    'first_batch_seconds': _spread(ours.first_batch_seconds),
-    'versions': _versions(),
+    'first_batch_seconds': spread(ours.first_batch_seconds),
+    'versions': versions(_PACKAGES),
   }
 
 
@@ -104,17 +104,17 @@ def table(result: dict[str, Any]) -> str:
   ]
   for name, rates in result['rates'].items():
     lines.append(
-      f'{name:16}{_shown(rates["cpu_second"], 1):>28}'
-      f'{_shown(rates["wall_second"], 1):>28}'
+      f'{name:16}{shown(rates["cpu_second"], 1):>28}'
+      f'{shown(rates["wall_second"], 1):>28}'
     )
   lines += [
-    f'ours / {name}: {_shown(ratio, 2)}'
+    f'ours / {name}: {shown(ratio, 2)}'
     for name, ratio in result['ratios'].items()
   ]
   if 'PyTorch' not in result['rates']:
     lines.append('PyTorch is not installed: no comparison with the authors')
   lines.append(
-    f'first batch after {_shown(result["first_batch_seconds"], 3)} s; ahead '
+    f'first batch after {shown(result["first_batch_seconds"], 3)} s; ahead '
     '{batches_ahead} batches of {batch_bytes:,} bytes'.format(**given)
   )
   lines.append(', '.join(f'{k} {v}' for k, v in result['versions'].items()))
@@ -215,20 +215,3 @@ def _describe(source, config, batch_size, batch_bytes) -> dict[str, Any]:
     'batch_bytes': batch_bytes,
     'batches_ahead': max(config.num_threads, config.prefetch),
   }
-
-
-def _versions() -> dict[str, str]:
-  found = {}
-  for package in _PACKAGES:
-    with contextlib.suppress(metadata.PackageNotFoundError):
-      found[package] = metadata.version(package)
-  return found
-
-
-def _spread(values: list[float]) -> list[float]:
-  return [statistics.median(values), min(values), max(values)]
-
-
-def _shown(spread: list[float], digits: int) -> str:
-  middle, least, most = (f'{value:.{digits}f}' for value in spread)
-  return f'{middle} ({least} to {most})'

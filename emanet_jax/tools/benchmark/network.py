@@ -9,12 +9,12 @@ import importlib.util
 import os
 import platform
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from emanet_jax.tools.benchmark import contest
-from emanet_jax.tools.benchmark.contest import Contender, shown
+from emanet_jax.tools.benchmark.contest import Contender
+from emanet_jax.tools.benchmark.summary import shown, versions
 
 _OURS = 'emanet_jax.tools.benchmark.subjects'
 _TORCH = 'emanet_jax.tools.benchmark.torch_subjects'
@@ -63,7 +63,7 @@ def measure(
     'what': what,
     'options': options,
     'machine': f'{platform.machine()}, {os.cpu_count()} CPUs',
-    'versions': _versions(),
+    'versions': versions(_PACKAGES),
     'peak_flops_per_second': best,
     **result,
   }
@@ -118,7 +118,7 @@ def starts(options: dict[str, Any]) -> dict[str, Any]:
   result = contest.run({'ours': contender}, rounds=1, steps=1)
   keys = ('compile_seconds', 'restore_seconds', 'compilations', 'device')
   found = {key: result['contenders']['ours'][key] for key in keys}
-  return {'options': options, 'versions': _versions(), **found}
+  return {'options': options, 'versions': versions(_PACKAGES), **found}
 
 
 def table_of_starts(result: dict[str, Any]) -> str:
@@ -144,8 +144,3 @@ def _opponents(
     name = f'PyTorch {layout}' + (', compiled' if compiled else '')
     chosen = {**options, 'layout': layout, 'compiled': compiled}
     yield name, Contender(f'{_TORCH}:{what}', chosen)
-
-
-def _versions() -> dict[str, str]:
-  installed = {x.name: x.version for x in metadata.distributions()}
-  return {name: installed[name] for name in _PACKAGES if name in installed}

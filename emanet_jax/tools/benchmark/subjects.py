@@ -19,7 +19,7 @@ from emanet_jax.tools.benchmark.contest import Subject
 
 CLASSES = 21
 LEARNING_RATE = 0.009
-PEAK_SIZE = {'cpu': 4096, 'gpu': 16384, 'tpu': 16384}
+_PEAK_SIZE = {'cpu': 4096, 'gpu': 16384, 'tpu': 16384}
 
 
 def forward(depth: int, batch: int, size: int, dtype: str) -> Subject:
@@ -92,7 +92,7 @@ def em(batch: int, size: int, channels: int, dtype: str) -> Subject:
 def peak(dtype: str) -> Subject:
   """A large square product: the most that can be hoped for."""
   startup.keep_freed_memory()
-  size = PEAK_SIZE[jax.default_backend()]
+  size = _PEAK_SIZE[jax.default_backend()]
   a = _normal((size, size)).astype(dtype)
   precision = None if dtype == 'bfloat16' else jax.lax.Precision.HIGHEST
   product = functools.partial(jnp.matmul, precision=precision)
@@ -109,10 +109,14 @@ def network(
   config.backbone.depth, config.dtype = depth, dtype
   config.backbone.remat = remat
   model = create_model(config, CLASSES)
-  shapes = jax.eval_shape(
-    model.init, jax.random.key(0), jnp.zeros((1, 65, 65, 3))
+  return model, draw_variables(model)
+
+
+def draw_variables(model: Segmenter) -> dict:
+  """Variables like freshly initialised ones, without compiling anything."""
+  return _draw(
+    jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 65, 65, 3)))
   )
-  return model, _draw(shapes)
 
 
 def _draw(shapes: dict) -> dict:

@@ -94,7 +94,8 @@ class Network(nn.Module):
     dropout_rate: Share of whole channels dropped in training.
 
   Attributes:
-    remat: Whether training computes each bottleneck anew for its gradient.
+    remat: Whether training computes each bottleneck anew for its gradient;
+      its running statistics then move twice a step, as PyTorch's do.
   """
 
   remat = False
@@ -142,7 +143,9 @@ class Network(nn.Module):
     for stage in self.extractor[4:]:
       for block in stage:
         if self.remat and self.training:
-          x = checkpoint(block, x, use_reentrant=False)
+          x = checkpoint(
+            block, x, use_reentrant=False, preserve_rng_state=False
+          )
         else:
           x = block(x)
     x = _wide(self.fc2(self.fc1(self.emau(self.fc0(x)))))
