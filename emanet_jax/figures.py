@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import UInt8
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -66,6 +67,15 @@ def save_png(
   FigureCanvasAgg(figure)
   with atomic.replacing(path) as temporary:
     figure.savefig(temporary, format='png', dpi=dpi, facecolor='white')
+
+
+def style(axes: Axes) -> None:
+  """Gives a plot of numbers its lines and colours."""
+  axes.spines[['top', 'right']].set_visible(False)
+  axes.spines[['left', 'bottom']].set_color(GREY)
+  axes.tick_params(colors=GREY, labelcolor=INK, labelsize=8)
+  axes.grid(axis='y', color=FAINT, linewidth=0.8)
+  axes.set_axisbelow(True)
 
 
 def page(

@@ -13,7 +13,7 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from emanet_jax import metrics
-from emanet_jax.figures import FAINT, GREY, INK, save_png
+from emanet_jax.figures import FAINT, GREY, INK, save_png, style
 
 _BLUE, _ORANGE, _GREEN = '#1f5f99', '#d9622b', '#2b8a5c'
 _SCORES = ('mIoU', 'pAcc')
@@ -155,11 +155,7 @@ def _smooth(values: np.ndarray) -> np.ndarray:
 
 
 def _style(axes: Axes) -> None:
-  axes.spines[['top', 'right']].set_visible(False)
-  axes.spines[['left', 'bottom']].set_color(GREY)
-  axes.tick_params(colors=GREY, labelcolor=INK, labelsize=8)
-  axes.grid(axis='y', color=FAINT, linewidth=0.8)
-  axes.set_axisbelow(True)
+  style(axes)
   axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
   axes.xaxis.set_major_formatter(StrMethodFormatter('{x:,.0f}'))
 

@@ -7,6 +7,8 @@
   em        the EM attention unit
   compile   a training step's first start and its second, from the cache
   evaluate  evaluation in batches of one shape against one image at a time
+  scaling   how time and memory grow with pixels, bases and rounds, beside those
+            of non-local attention; draws scaling.png
   input     the training input against the decoding of its records alone: of
             photos made up for it, or of a prepared data set:
             --data_dir=data --name=camvid --split=train
@@ -26,7 +28,14 @@ from emanet_jax.config import default_config
 from emanet_jax.data import pipeline
 from emanet_jax.errors import UserError
 from emanet_jax.progress import log_own_progress
-from emanet_jax.tools.benchmark import evaluation, network, photos
+from emanet_jax.tools.benchmark import (
+  evaluation,
+  network,
+  photos,
+  scaling,
+  scaling_figure,
+  subjects,
+)
 from emanet_jax.tools.benchmark import input as training_input
 
 _OUT = flags.DEFINE_string('out', '', 'JSON file to write the figures to.')
@@ -36,14 +45,20 @@ _DTYPE = flags.DEFINE_enum(
 )
 _BATCH = flags.DEFINE_integer('batch', None, 'Images of a step or batch.')
 _SIZE = flags.DEFINE_integer(
-  'size', None, "Of the images, or of em's features, in pixels."
+  'size',
+  None,
+  'Of the images, in pixels; em: of the features; scaling: of the largest, of '
+  'four.',
 )
 _REMAT = flags.DEFINE_bool(
   'remat', False, 'train, compile: compute each block anew for its gradient.'
 )
-_CHANNELS = flags.DEFINE_integer('channels', 512, 'em: of the features.')
+_CHANNELS = flags.DEFINE_integer(
+  'channels', 512, 'em: of the features; scaling: and half as many.'
+)
+_PNG = flags.DEFINE_string('png', 'scaling.png', 'scaling: file to draw.')
 _ROUNDS = flags.DEFINE_integer(
-  'rounds', 7, 'model, train, em: turns of each contender.', lower_bound=1
+  'rounds', 7, 'model, train, em, scaling: turns of each.', lower_bound=1
 )
 _STEPS = flags.DEFINE_integer(
   'steps', 3, 'model, train, em: steps of a turn.', lower_bound=1
@@ -103,6 +118,19 @@ def _compile() -> tuple[dict[str, Any], str]:
   return result, network.table_of_starts(result)
 
 
+def _scaling() -> tuple[dict[str, Any], str]:
+  size, channels = _SIZE.value or 513, _CHANNELS.value
+  model, _ = subjects.network(_DEPTH.value, _dtype())
+  result = scaling.measure(
+    model,
+    sides=[(size - 1) // 2**i + 1 for i in (3, 2, 1, 0)],
+    channels=(channels, channels // 2),
+    rounds=_ROUNDS.value,
+  )
+  scaling_figure.scaling_png(_PNG.value, result)
+  return result, scaling.table(result)
+
+
 def _input() -> tuple[dict[str, Any], str]:
   if flags.FLAGS['name'].present and not _DATA_DIR.value:
     raise UserError(
@@ -141,6 +169,7 @@ _BENCHMARKS = {
   'em': _em,
   'compile': _compile,
   'evaluate': _evaluate,
+  'scaling': _scaling,
   'input': _input,
 }
 

@@ -26,7 +26,7 @@ def forward(depth: int, batch: int, size: int, dtype: str) -> Subject:
   """The network's evaluation: normalised images to logits at their size."""
   startup.keep_freed_memory()
   model, variables = network(depth, dtype)
-  image = _normal((batch, size, size, 3))
+  image = normal((batch, size, size, 3))
   run, about = _compile(
     jax.jit(lambda variables, x: model.apply(variables, x)), variables, image
   )
@@ -51,7 +51,7 @@ def train(
   state = train_state.TrainState(
     jnp.zeros((), jnp.int32), params, variables, jax.jit(tx.init)(params)
   )
-  image = _normal((batch, size, size, 3))
+  image = normal((batch, size, size, 3))
   label = np.random.default_rng(1).integers(0, CLASSES, image.shape[:3])
   data = {'image': image, 'label': jnp.asarray(label, jnp.int32)}
   rng = jax.random.key(0)
@@ -77,8 +77,8 @@ def em(batch: int, size: int, channels: int, dtype: str) -> Subject:
   """The EM attention unit's evaluation, on features [b, size, size, c]."""
   startup.keep_freed_memory()
   unit = EMAUnit()
-  x = _normal((batch, size, size, channels)).astype(dtype)
-  variables = _draw(
+  x = normal((batch, size, size, channels)).astype(dtype)
+  variables = draw(
     jax.eval_shape(
       functools.partial(unit.init, train=False), jax.random.key(0), x
     )
@@ -93,7 +93,7 @@ def peak(dtype: str) -> Subject:
   """A large square product: the most that can be hoped for."""
   startup.keep_freed_memory()
   size = _PEAK_SIZE[jax.default_backend()]
-  a = _normal((size, size)).astype(dtype)
+  a = normal((size, size)).astype(dtype)
   precision = None if dtype == 'bfloat16' else jax.lax.Precision.HIGHEST
   product = functools.partial(jnp.matmul, precision=precision)
   run, about = _compile(jax.jit(product), a, a)
@@ -114,12 +114,12 @@ def network(
 
 def draw_variables(model: Segmenter) -> dict:
   """Variables like freshly initialised ones, without compiling anything."""
-  return _draw(
+  return draw(
     jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 65, 65, 3)))
   )
 
 
-def _draw(shapes: dict) -> dict:
+def draw(shapes: dict) -> dict:
   """Variables of these shapes, drawn on the host: nothing to compile."""
   rng = np.random.default_rng(0)
 
@@ -138,7 +138,8 @@ def _draw(shapes: dict) -> dict:
   return jax.tree.map(jnp.asarray, jax.tree.map_with_path(leaf, shapes))
 
 
-def _normal(shape: tuple[int, ...]) -> jax.Array:
+def normal(shape: tuple[int, ...]) -> jax.Array:
+  """Standard normal values, float32."""
   rng = np.random.default_rng(0)
   return jnp.asarray(rng.standard_normal(shape, np.float32))
 
