@@ -9,7 +9,7 @@ import json
 import ml_collections
 
 # What may differ between a checkpoint and the run that goes on from it: none of
-# it changes a number of the training (`remat` may change its rounding).
+# it changes a number of the training; some change its rounding.
 _FREE = (
   'init_backbone_only',
   'init_from',
@@ -21,6 +21,7 @@ _FREE = (
   'data.prefetch',
   'eval.',
   'model.backbone.remat',
+  'model.convolution',
   'model.head.eval_stages',
   'predict.',
   'train.checkpoint_every',
@@ -64,6 +65,7 @@ def default_config() -> ml_collections.ConfigDict:
 def _model() -> ml_collections.ConfigDict:
   model = ml_collections.ConfigDict()
   model.dtype = 'float32'  # of features; 'bfloat16' on accelerators
+  model.convolution = 'fast'  # 'flax': as its layers do it, to compare with
   model.norm_momentum = 0.9997  # of running statistics; PyTorch's 3e-4
   model.align_corners = True
   backbone = model.backbone = ml_collections.ConfigDict()

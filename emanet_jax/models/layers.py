@@ -21,6 +21,7 @@ from jax import lax
 from jaxtyping import Bool, Float, Int
 
 from emanet_jax.array import Array
+from emanet_jax.models.atrous import library_conv
 from emanet_jax.models.convolution import conv2d
 from emanet_jax.models.norm import BatchNorm
 
@@ -86,11 +87,26 @@ class Conv(nn.Module):
     kernel = self.param(
       'kernel', self.kernel_init, (size, size, channels, self.features)
     )
-    y = conv2d(x, kernel, stride=self.stride, dilation=self.dilation)
+    y = self.convolve(x, kernel)
     if self.use_bias:
       init = torch_default_bias(size * size * channels)
       y = y + self.param('bias', init, (self.features,)).astype(y.dtype)
     return y
+
+  def convolve(self, x, kernel):
+    return conv2d(x, kernel, stride=self.stride, dilation=self.dilation)
+
+
+def convolve_like_flax(call, args, kwargs, context):
+  """Has each `Conv` convolve as flax's does, with JAX's own gradients.
+
+  An interceptor for `nn.intercept_methods`: to compare `conv2d` with.
+  """
+  conv = context.module
+  if not isinstance(conv, Conv) or context.method_name != 'convolve':
+    return call(*args, **kwargs)
+  x, kernel = args
+  return library_conv(x, kernel.astype(x.dtype), conv.stride, conv.dilation)
 
 
 class ConvNorm(nn.Module):

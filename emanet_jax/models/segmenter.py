@@ -1,5 +1,6 @@
 """A segmentation network: backbone, head, upsampling to the input's size."""
 
+import contextlib
 import importlib
 import pkgutil
 import types
@@ -14,10 +15,12 @@ from jaxtyping import Float, Int
 from emanet_jax.array import Array
 from emanet_jax.errors import UserError
 from emanet_jax.models import auxiliary_head, backbones, heads
+from emanet_jax.models.layers import convolve_like_flax
 from emanet_jax.models.norm import at_least_float32
 from emanet_jax.models.resize import resize_bilinear
 
 DTYPES = ('float32', 'bfloat16', 'float64')
+CONVOLUTIONS = ('fast', 'flax')
 
 # Of ImageNet's RGB images in [0, 1]: what the backbones were trained on.
 MEAN = (0.485, 0.456, 0.406)
@@ -46,6 +49,8 @@ class Segmenter(nn.Module):
     auxiliary_head: In training its logits, at the image's size, are sown into
       the collection `auxiliary` as `logits`; evaluation leaves it out.
     auxiliary_weight: Of their loss, beside the main one.
+    convolution: One of CONVOLUTIONS: 'fast' is `conv2d`; 'flax' is what flax's
+      layers do, the same numbers but for rounding, to compare with.
   """
 
   backbone: nn.Module
@@ -54,6 +59,7 @@ class Segmenter(nn.Module):
   dtype: str
   auxiliary_head: nn.Module | None = None
   auxiliary_weight: float = 0.0
+  convolution: str = 'fast'
 
   def __call__(
     self,
@@ -86,7 +92,12 @@ class Segmenter(nn.Module):
         f'image is {image.dtype}; expected normalised values, as '
         'emanet_jax.models.segmenter.normalize makes them of RGB in 0…255'
       )
-    image = jnp.asarray(image, self.dtype)
+    with contextlib.ExitStack() as stack:
+      if self.convolution == 'flax':
+        stack.enter_context(nn.intercept_methods(convolve_like_flax))
+      return self._low_resolution(jnp.asarray(image, self.dtype), train, extent)
+
+  def _low_resolution(self, image, train, extent):
     features = self.backbone(image, train=train, extent=extent)
     if self.auxiliary_head and (train or self.is_initializing()):
       logits = self.auxiliary_head(features, train=train)
@@ -128,6 +139,10 @@ def create_model(
   """
   if config.dtype not in DTYPES:
     raise UserError(f'model.dtype is {config.dtype!r}; known are {DTYPES}')
+  if config.convolution not in CONVOLUTIONS:
+    raise UserError(
+      f'model.convolution is {config.convolution!r}; known are {CONVOLUTIONS}'
+    )
   if config.dtype == 'float64' and not jax.config.jax_enable_x64:
     raise UserError("model.dtype 'float64' needs JAX_ENABLE_X64=1")
   if not 0 <= config.norm_momentum < 1:
@@ -152,6 +167,7 @@ def create_model(
     config.dtype,
     second if weight else None,
     weight,
+    config.convolution,
   )
 
 

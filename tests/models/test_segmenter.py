@@ -10,8 +10,9 @@ from flax import traverse_util
 
 from emanet_jax.config import default_config
 from emanet_jax.errors import UserError
-from emanet_jax.models import segmenter
+from emanet_jax.models import convolution, layers, segmenter
 from emanet_jax.models.resize import resize_bilinear
+from tests.numerics import normal
 
 
 def tiny(**changes):
@@ -39,6 +40,7 @@ def variables(draw_variables):
   ('key', 'value', 'known'),
   [
     ('dtype', 'float16', 'bfloat16'),
+    ('convolution', 'winograd', 'flax'),
     ('backbone.name', 'vgg', 'resnet'),
     ('head.name', 'fcn', 'ema'),
     ('head.gradient', 'some', 'cut'),
@@ -155,3 +157,41 @@ def test_bfloat16_keeps_every_variable_float32():
   tree = abstract(dtype='bfloat16', **{'backbone.stage_sizes': (1, 1, 1, 1)})
   tree.pop('intermediates', None)
   assert {leaf.dtype for leaf in jax.tree.leaves(tree)} == {jnp.dtype('f4')}
+
+
+def test_flax_convolutions_give_the_same(variables, quick_jit, monkeypatch):
+  """Logits, their gradients, statistics and bases, of a training pass."""
+  ours = []
+
+  def noted(*args, **kwargs):
+    ours.append(args)
+    return convolution.conv2d(*args, **kwargs)
+
+  monkeypatch.setattr(layers, 'conv2d', noted)
+
+  def training_pass(way):
+    config = tiny(convolution=way, dtype='float64')
+    model = segmenter.create_model(config, 5)
+    params, rest = variables['params'], dict(variables)
+    del rest['params']
+
+    def product(params):
+      logits, state = model.apply(
+        {'params': params, **rest}, x, train=True, mutable=[*rest]
+      )
+      return (logits * cotangent).sum(), (logits, state)
+
+    return quick_jit(jax.grad(product, has_aux=True))(params)
+
+  with jax.enable_x64(True):
+    variables = jax.tree.map(np.float64, variables)
+    x, cotangent = normal(2, 65, 57, 3), normal(2, 65, 57, 5, seed=1)
+    fast, count = training_pass('fast'), len(ours)
+    plain = training_pass('flax')
+  assert count == 24
+  assert len(ours) == count  # not a single one more
+  for got, expected in zip(*map(jax.tree.leaves, (plain, fast)), strict=True):
+    assert got.dtype == np.float64
+    np.testing.assert_allclose(
+      got, expected, rtol=0, atol=1e-10 * np.abs(expected).max()
+    )

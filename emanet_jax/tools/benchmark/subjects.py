@@ -22,10 +22,12 @@ LEARNING_RATE = 0.009
 _PEAK_SIZE = {'cpu': 4096, 'gpu': 16384, 'tpu': 16384}
 
 
-def forward(depth: int, batch: int, size: int, dtype: str) -> Subject:
+def forward(
+  depth: int, batch: int, size: int, dtype: str, convolution: str = 'fast'
+) -> Subject:
   """The network's evaluation: normalised images to logits at their size."""
   startup.keep_freed_memory()
-  model, variables = network(depth, dtype)
+  model, variables = network(depth, dtype, convolution=convolution)
   image = normal((batch, size, size, 3))
   run, about = _compile(
     jax.jit(lambda variables, x: model.apply(variables, x)), variables, image
@@ -35,11 +37,16 @@ def forward(depth: int, batch: int, size: int, dtype: str) -> Subject:
 
 
 def train(
-  depth: int, batch: int, size: int, dtype: str, remat: bool
+  depth: int,
+  batch: int,
+  size: int,
+  dtype: str,
+  remat: bool,
+  convolution: str = 'fast',
 ) -> Subject:
   """A training step as training makes it, on a batch that is there already."""
   startup.keep_freed_memory()
-  model, variables = network(depth, dtype, remat)
+  model, variables = network(depth, dtype, remat, convolution)
   tx = create_optimizer(
     lambda _: LEARNING_RATE,
     momentum=0.9,
@@ -102,12 +109,12 @@ def peak(dtype: str) -> Subject:
 
 
 def network(
-  depth: int, dtype: str, remat: bool = False
+  depth: int, dtype: str, remat: bool = False, convolution: str = 'fast'
 ) -> tuple[Segmenter, dict]:
   """The default network, with variables like freshly initialised ones."""
   config = default_config().model
   config.backbone.depth, config.dtype = depth, dtype
-  config.backbone.remat = remat
+  config.backbone.remat, config.convolution = remat, convolution
   model = create_model(config, CLASSES)
   return model, draw_variables(model)
 
