@@ -1,9 +1,9 @@
 """The network, its training step and its EM unit against PyTorch's.
 
 Ours also runs with flax's convolutions, which is what this network comes to
-without `models/convolution.py`. Where PyTorch is installed, its twin of the network takes turns with ours: in
-both memory layouts on a CPU; on a GPU in channels_last, as it is and through
-torch.compile.
+without `models/convolution.py`. Where PyTorch is installed, its twin of the
+network takes turns with ours: in both memory layouts on a CPU; on a GPU in
+channels_last, as it is and through torch.compile.
 """
 
 import importlib.util
