@@ -1,10 +1,24 @@
 """Atrous convolution, fast on CPUs, GPUs and TPUs.
 
 Compilers lose their time in two places. The gradient of the filter takes CPUs
-several times the forward pass, and becomes, of a dilated 3×3 on a GPU, a
+twice as long as the forward pass, and becomes, of a dilated 3×3 on a GPU, a
 convolution with a kernel as large as the features: see `filter_gradient`. And
 CPUs multiply with the padding, which for the wide dilations of atrous networks
 is most of what a tap meets: there the taps are summed one by one, without it.
+
+What is taken on CPUs, as the time of XLA's convolution or of its derivative
+(two cores, float32, two images, medians of nine interleaved turns; '-' where
+XLA's is taken):
+
+    features, kernel, dilation    forward   input gradient   filter gradient
+    129², 3×3,   64 →  64,  1        -             -               1.17
+     33², 3×3,  128 → 128,  1        -             -               0.94
+     33², 3×3,  256 → 256,  2        -             -               0.66
+     33², 3×3,  512 → 512,  4       0.76          0.81             0.59
+     33², 3×3,  512 → 512,  8       0.74          0.60             0.58
+     33², 3×3,  512 → 512, 16       0.43          0.41             0.32
+     33², 3×3, 2048 → 512,  1       1.05          0.81             0.64
+     33², 1×1, 1024 → 256           0.47      as forward          0.46
 """
 
 import functools
