@@ -9,7 +9,7 @@ import json
 import ml_collections
 
 # What may differ between a checkpoint and the run that goes on from it: none of
-# it changes a number of the training; some change its rounding.
+# it changes more of the training's numbers than their rounding.
 _FREE = (
   'init_backbone_only',
   'init_from',

@@ -18,6 +18,7 @@ from matplotlib.patches import Patch
 from emanet_jax import atomic
 
 INK, GREY, FAINT = '#1f2933', '#7b8794', '#e4e7eb'
+BLUE, ORANGE, GREEN = '#1f5f99', '#d9622b', '#2b8a5c'
 
 # A page's measures in inches.
 _MARGIN, _GAP, _CAPTION, _TITLE, _HEADER = 0.15, 0.06, 0.27, 0.4, 0.2

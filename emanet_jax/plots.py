@@ -13,9 +13,17 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from emanet_jax import metrics
-from emanet_jax.figures import FAINT, GREY, INK, save_png, style
+from emanet_jax.figures import (
+  BLUE,
+  FAINT,
+  GREEN,
+  GREY,
+  INK,
+  ORANGE,
+  save_png,
+  style,
+)
 
-_BLUE, _ORANGE, _GREEN = '#1f5f99', '#d9622b', '#2b8a5c'
 _SCORES = ('mIoU', 'pAcc')
 # More numbers than this make a matrix unreadable; its colours still tell.
 _MOST_ANNOTATED = 25
@@ -163,9 +171,9 @@ def _style(axes: Axes) -> None:
 def _draw_loss(axes: Axes, loss: np.ndarray) -> None:
   # A lone point has no line to be seen by.
   marker = 'o' if len(loss) == 1 else None
-  axes.plot(*loss.T, color=_BLUE, alpha=0.3, linewidth=0.8)
+  axes.plot(*loss.T, color=BLUE, alpha=0.3, linewidth=0.8)
   smooth = _smooth(loss[:, 1])
-  axes.plot(loss[:, 0], smooth, color=_BLUE, linewidth=1.8, marker=marker)
+  axes.plot(loss[:, 0], smooth, color=BLUE, linewidth=1.8, marker=marker)
   axes.set_ylabel('training loss', color=INK)
   # A lone spike would flatten all the rest.
   top = np.nanquantile(loss[:, 1], 0.998)
@@ -174,15 +182,15 @@ def _draw_loss(axes: Axes, loss: np.ndarray) -> None:
 
 def _draw_rate(axes: Axes, rate: np.ndarray) -> None:
   marker = 'o' if len(rate) == 1 else None
-  axes.plot(*rate.T, color=_ORANGE, linewidth=1.4, marker=marker)
-  axes.fill_between(*rate.T, color=_ORANGE, alpha=0.12, linewidth=0)
+  axes.plot(*rate.T, color=ORANGE, linewidth=1.4, marker=marker)
+  axes.fill_between(*rate.T, color=ORANGE, alpha=0.12, linewidth=0)
   axes.set_ylim(bottom=0)
   axes.yaxis.set_major_locator(MaxNLocator(2))
   axes.set_ylabel('learning\nrate', color=INK)
 
 
 def _draw_scores(axes: Axes, miou: np.ndarray, pacc: np.ndarray) -> None:
-  for name, series, color in (('mIoU', miou, _GREEN), ('pAcc', pacc, GREY)):
+  for name, series, color in (('mIoU', miou, GREEN), ('pAcc', pacc, GREY)):
     if not np.isfinite(series[:, 1]).any():
       continue
     step, percent = series[:, 0], 100 * series[:, 1]

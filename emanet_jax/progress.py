@@ -60,8 +60,8 @@ class Progress:
     """Waits for the steps since the last report and returns their metrics.
 
     Args:
-      state: After the last step, to be looked at as well, as costs the time of
-        reading it all.
+      state: After the last step, to be looked at as well, which costs the time
+        of reading it all.
 
     Raises:
       UserError: A loss, a gradient or a part of the state that is NaN or

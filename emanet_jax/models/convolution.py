@@ -5,10 +5,11 @@ twice as long as the forward pass, and becomes, of a dilated 3×3 on a GPU, a
 convolution with a kernel as large as the features: see `filter_gradient`. And
 CPUs multiply with the padding, which for the wide dilations of atrous networks
 is most of what a tap meets: there the taps are summed one by one, without it.
+1×1 convolutions are products everywhere.
 
-What is taken on CPUs, as the time of XLA's convolution or of its derivative
-(two cores, float32, two images, medians of nine interleaved turns; '-' where
-XLA's is taken):
+On CPUs, time of what is taken over that of XLA's convolution or its derivative
+('-': that is taken); two cores, float32, two images, each layer alone, medians
+of nine interleaved turns:
 
     features, kernel, dilation    forward   input gradient   filter gradient
     129², 3×3,   64 →  64,  1        -             -               1.17

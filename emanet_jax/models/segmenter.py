@@ -49,8 +49,9 @@ class Segmenter(nn.Module):
     auxiliary_head: In training its logits, at the image's size, are sown into
       the collection `auxiliary` as `logits`; evaluation leaves it out.
     auxiliary_weight: Of their loss, beside the main one.
-    convolution: One of CONVOLUTIONS: 'fast' is `conv2d`; 'flax' is what flax's
-      layers do, the same numbers but for rounding, to compare with.
+    convolution: One of CONVOLUTIONS: 'fast' is `conv2d`; 'flax' is XLA's
+      convolution as flax's layers call it, to compare with: the same numbers
+      but for rounding.
   """
 
   backbone: nn.Module

@@ -2,6 +2,7 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -163,3 +164,32 @@ def test_resize_of_bfloat16(align_corners):
   expected = slow_resize(np.float64(x), (9, 13), align_corners)
   assert got.dtype == jnp.bfloat16
   assert relative_error(got.astype(jnp.float32), expected) < 0.02
+
+
+@pytest.mark.parametrize(
+  ('size', 'stride', 'dilation'), [(1, 1, 1), (1, 2, 1), (3, 2, 1), (3, 1, 4)]
+)
+def test_convolutions_like_flax_are_flaxs(size, stride, dilation, quick_jit):
+  x = np.float32(normal(2, 9, 12, 5))
+  ours = layers.Conv(6, size, stride, dilation, use_bias=True)
+  theirs = nn.Conv(
+    6,
+    (size, size),
+    stride,
+    dilation * (size // 2),
+    kernel_dilation=dilation,
+    precision=lax.Precision.HIGHEST,
+  )
+  kernel = np.float32(normal(size, size, 5, 6, seed=1))
+  bias = np.float32(normal(6, seed=2))
+
+  def run(conv):
+    def apply(x, kernel, bias):
+      with nn.intercept_methods(layers.convolve_like_flax):
+        return conv.apply({'params': {'kernel': kernel, 'bias': bias}}, x)
+
+    inputs = x, kernel, bias
+    return quick_jit(lambda *inputs: with_gradients(apply, inputs))(*inputs)
+
+  for got, expected in zip(run(ours), run(theirs), strict=True):
+    np.testing.assert_array_equal(got, expected)

@@ -12,7 +12,7 @@ from emanet_jax.config import default_config
 from emanet_jax.errors import UserError
 from emanet_jax.models import convolution, layers, segmenter
 from emanet_jax.models.resize import resize_bilinear
-from tests.numerics import normal
+from tests.numerics import normal, relative_error
 
 
 def tiny(**changes):
@@ -195,3 +195,14 @@ def test_flax_convolutions_give_the_same(variables, quick_jit, monkeypatch):
     np.testing.assert_allclose(
       got, expected, rtol=0, atol=1e-10 * np.abs(expected).max()
     )
+
+
+def test_flax_convolutions_agree_in_float32(variables, quick_jit):
+  x = image(2, 65, 57)
+  fast, plain = (
+    quick_jit(segmenter.create_model(tiny(convolution=way), 5).apply)(
+      variables, x
+    )
+    for way in segmenter.CONVOLUTIONS
+  )
+  assert relative_error(fast, plain) < 1e-5

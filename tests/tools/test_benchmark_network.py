@@ -85,6 +85,27 @@ def test_a_step_of_the_training_subject_is_a_training_step(monkeypatch):
   assert history[-1] < history[0]
 
 
+@pytest.mark.parametrize('with_flax', [False, True])
+def test_flaxs_convolutions_take_part_if_asked_to(with_flax, monkeypatch):
+  asked = {}
+
+  def run(contenders, **_):
+    asked.update(contenders)
+    found = {'flops': 1, 'seconds': [1, 1, 1]}
+    return {
+      'contenders': {name: dict(found) for name in contenders},
+      'ratios': dict.fromkeys(contenders),
+    }
+
+  monkeypatch.setattr(network.contest, 'run', run)
+  options = {'depth': 50, 'batch': 2, 'size': 33, 'dtype': 'float32'}
+  network.measure('train', options, rounds=1, steps=1, with_flax=with_flax)
+  ours = [c for c in asked.values() if c.prepare.endswith('.subjects:train')]
+  ways = [c.options.get('convolution', 'fast') for c in ours]
+  assert ways == (['fast', 'flax'] if with_flax else ['fast'])
+  assert asked['ours'].options == options
+
+
 @pytest.fixture(scope='module')
 def report(tmp_path_factory):
   out = tmp_path_factory.mktemp('benchmark') / 'em.json'

@@ -34,7 +34,6 @@ from emanet_jax.tools.benchmark import (
   photos,
   scaling,
   scaling_figure,
-  subjects,
 )
 from emanet_jax.tools.benchmark import input as training_input
 
@@ -43,7 +42,9 @@ _DEPTH = flags.DEFINE_integer('depth', 50, 'Of the ResNet.')
 _DTYPE = flags.DEFINE_enum(
   'dtype', None, ['float32', 'bfloat16'], 'Default: bfloat16 on a GPU.'
 )
-_BATCH = flags.DEFINE_integer('batch', None, 'Images of a step or batch.')
+_BATCH = flags.DEFINE_integer(
+  'batch', None, 'Images of a step or batch.', lower_bound=1
+)
 _SIZE = flags.DEFINE_integer(
   'size',
   None,
@@ -53,8 +54,14 @@ _SIZE = flags.DEFINE_integer(
 _REMAT = flags.DEFINE_bool(
   'remat', False, 'train, compile: compute each block anew for its gradient.'
 )
+_FLAX = flags.DEFINE_bool(
+  'flax', False, "model, train: beside it, with flax's convolutions."
+)
 _CHANNELS = flags.DEFINE_integer(
-  'channels', 512, 'em: of the features; scaling: and half as many.'
+  'channels',
+  512,
+  'em: of the features; scaling: and half as many.',
+  lower_bound=1,
 )
 _PNG = flags.DEFINE_string('png', 'scaling.png', 'scaling: file to draw.')
 _ROUNDS = flags.DEFINE_integer(
@@ -107,7 +114,11 @@ def _dtype() -> str:
 
 def _contest(what: str, **options) -> tuple[dict[str, Any], str]:
   result = network.measure(
-    what, options, rounds=_ROUNDS.value, steps=_STEPS.value
+    what,
+    options,
+    rounds=_ROUNDS.value,
+    steps=_STEPS.value,
+    with_flax=_FLAX.value and what != 'em',
   )
   return result, network.table(result)
 
@@ -120,14 +131,19 @@ def _compile() -> tuple[dict[str, Any], str]:
 
 def _scaling() -> tuple[dict[str, Any], str]:
   size, channels = _SIZE.value or 513, _CHANNELS.value
-  model, _ = subjects.network(_DEPTH.value, _dtype())
+  if size < 9 or channels < 2:
+    raise UserError(
+      f'--size={size} --channels={channels}: scaling needs 9 pixels and 2 '
+      'channels, since it halves them'
+    )
+  config = default_config().model
+  config.backbone.depth, config.dtype = _DEPTH.value, _dtype()
   result = scaling.measure(
-    model,
+    config,
     sides=[(size - 1) // 2**i + 1 for i in (3, 2, 1, 0)],
     channels=(channels, channels // 2),
     rounds=_ROUNDS.value,
   )
-  scaling_figure.scaling_png(_PNG.value, result)
   return result, scaling.table(result)
 
 
@@ -186,6 +202,9 @@ def main(argv: list[str]) -> None:
   print(text)
   if _OUT.value:
     pathlib.Path(_OUT.value).write_text(json.dumps(result, indent=2) + '\n')
+  if argv[1] == 'scaling':
+    scaling_figure.scaling_png(_PNG.value, result)
+    print(f'curves drawn: {_PNG.value}')
 
 
 if __name__ == '__main__':

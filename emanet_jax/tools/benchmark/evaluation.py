@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from emanet_jax import batching, inference
+from emanet_jax import batching, inference, startup
 from emanet_jax.evaluate import create_eval_step
 from emanet_jax.models.segmenter import create_model, normalize
 from emanet_jax.tools.benchmark.subjects import CLASSES, draw_variables
@@ -49,6 +49,7 @@ def measure(
     PyTorch also that one's 'images_per_second' and 'warm', and 'torch_ratio' of
     'one shape' to it, warm.
   """
+  startup.keep_freed_memory()
   model = create_model(config, CLASSES)
   variables = draw_variables(model)
   rng = np.random.default_rng(0)
@@ -70,41 +71,42 @@ def measure(
       start = time.perf_counter()
       found[name] = score()
       seconds[name].append(time.perf_counter() - start)
-  first, warm = (
-    {name: num_images / pick(s) for name, s in seconds.items()}
-    for pick in (lambda s: s[0], lambda s: statistics.median(s[1:]))
-  )
-  ours = found['one shape'], found['one at a time']
-  same = [np.mean(a == b) for a, b in zip(*ours, strict=True)]
-  sizes = {
-    padded_size(*image.shape[:2], model.output_stride) for image in images
-  }
-  opponent = {}
-  if 'PyTorch' in ways:
-    opponent['PyTorch'] = {
-      'images_per_second': first['PyTorch'],
-      'warm': warm['PyTorch'],
-    }
-    opponent['torch_ratio'] = warm['one shape'] / warm['PyTorch']
+  stride = model.output_stride
+  sizes = {padded_size(*image.shape[:2], stride) for image in images}
+  compilations = {'one shape': 1, 'one at a time': len(sizes)}
   return {
     'images': num_images,
     'batch_size': batch_size,
     'device': jax.devices()[0].device_kind,
-    'one shape': {
-      'compilations': 1,
-      'images_per_second': first['one shape'],
-      'warm': warm['one shape'],
-    },
-    'one at a time': {
-      'compilations': len(sizes),
-      'images_per_second': first['one at a time'],
-      'warm': warm['one at a time'],
-    },
-    'ratio': first['one shape'] / first['one at a time'],
-    'warm_ratio': warm['one shape'] / warm['one at a time'],
-    'equal_pixels': float(np.mean(same)),
-    **opponent,
+    **_report(seconds, compilations, num_images),
+    'equal_pixels': _equal_pixels(found['one shape'], found['one at a time']),
   }
+
+
+def _report(
+  seconds: dict[str, list[float]],
+  compilations: dict[str, int],
+  num_images: int,
+) -> dict[str, Any]:
+  report: dict[str, Any] = {}
+  for name, (first, *later) in seconds.items():
+    report[name] = {
+      'images_per_second': num_images / first,
+      'warm': num_images / statistics.median(later),
+    }
+    if name in compilations:
+      report[name]['compilations'] = compilations[name]
+  one, alone = report['one shape'], report['one at a time']
+  report['ratio'] = one['images_per_second'] / alone['images_per_second']
+  report['warm_ratio'] = one['warm'] / alone['warm']
+  if 'PyTorch' in report:
+    report['torch_ratio'] = one['warm'] / report['PyTorch']['warm']
+  return report
+
+
+def _equal_pixels(ours: list[np.ndarray], theirs: list[np.ndarray]) -> float:
+  same = [np.mean(a == b) for a, b in zip(ours, theirs, strict=True)]
+  return float(np.mean(same))
 
 
 def table(result: dict[str, Any]) -> str:

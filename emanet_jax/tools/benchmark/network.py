@@ -1,9 +1,9 @@
 """The network, its training step and its EM unit against PyTorch's.
 
-Ours also runs with flax's convolutions, which is what this network comes to
-without `models/convolution.py`. Where PyTorch is installed, its twin of the
-network takes turns with ours: in both memory layouts on a CPU; on a GPU in
-channels_last, as it is and through torch.compile.
+Where PyTorch is installed, its twin of the network takes turns with ours: in
+both memory layouts on a CPU; on a GPU in channels_last, as it is and through
+torch.compile. So may ours with flax's convolutions, which is what this network
+comes to without `models/convolution.py`.
 """
 
 import importlib.util
@@ -20,6 +20,7 @@ from emanet_jax.tools.benchmark.summary import shown, versions
 _OURS = 'emanet_jax.tools.benchmark.subjects'
 _TORCH = 'emanet_jax.tools.benchmark.torch_subjects'
 _PEAK = 'a large product'
+_FLAX = "with flax's convolutions"
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'torch')
 
 
@@ -29,7 +30,12 @@ def has_gpu() -> bool:
 
 
 def measure(
-  what: str, options: dict[str, Any], *, rounds: int, steps: int
+  what: str,
+  options: dict[str, Any],
+  *,
+  rounds: int,
+  steps: int,
+  with_flax: bool = False,
 ) -> dict[str, Any]:
   """Measures a subject of ours beside PyTorch's.
 
@@ -38,6 +44,7 @@ def measure(
     options: Its arguments; 'batch' images are done in a step.
     rounds: Of a turn each.
     steps: Of a turn.
+    with_flax: Whether the network with flax's convolutions takes part.
 
   Returns:
     As `contest.run`; besides, for each contender 'images_per_second',
@@ -47,6 +54,9 @@ def measure(
     takes its turns like the contenders.
   """
   contenders = {'ours': Contender(f'{_OURS}:{what}', options)}
+  if with_flax:
+    chosen = {**options, 'convolution': 'flax'}
+    contenders[_FLAX] = Contender(f'{_OURS}:{what}', chosen)
   contenders |= dict(_opponents(what, options))
   contenders[_PEAK] = Contender(f'{_OURS}:peak', {'dtype': options['dtype']})
   result = contest.run(contenders, rounds=rounds, steps=steps)
@@ -136,9 +146,6 @@ def table_of_starts(result: dict[str, Any]) -> str:
 def _opponents(
   what: str, options: dict[str, Any]
 ) -> Iterator[tuple[str, Contender]]:
-  if what != 'em':  # which has none but of 1×1
-    chosen = {**options, 'convolution': 'flax'}
-    yield "with flax's convolutions", Contender(f'{_OURS}:{what}', chosen)
   if importlib.util.find_spec('torch') is None:
     return
   ways = [('contiguous', False), ('channels_last', False)]

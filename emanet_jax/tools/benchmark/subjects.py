@@ -28,7 +28,7 @@ def forward(
   """The network's evaluation: normalised images to logits at their size."""
   startup.keep_freed_memory()
   model, variables = network(depth, dtype, convolution=convolution)
-  image = normal((batch, size, size, 3))
+  image = _normal((batch, size, size, 3))
   run, about = _compile(
     jax.jit(lambda variables, x: model.apply(variables, x)), variables, image
   )
@@ -58,7 +58,7 @@ def train(
   state = train_state.TrainState(
     jnp.zeros((), jnp.int32), params, variables, jax.jit(tx.init)(params)
   )
-  image = normal((batch, size, size, 3))
+  image = _normal((batch, size, size, 3))
   label = np.random.default_rng(1).integers(0, CLASSES, image.shape[:3])
   data = {'image': image, 'label': jnp.asarray(label, jnp.int32)}
   rng = jax.random.key(0)
@@ -84,7 +84,7 @@ def em(batch: int, size: int, channels: int, dtype: str) -> Subject:
   """The EM attention unit's evaluation, on features [b, size, size, c]."""
   startup.keep_freed_memory()
   unit = EMAUnit()
-  x = normal((batch, size, size, channels)).astype(dtype)
+  x = _normal((batch, size, size, channels)).astype(dtype)
   variables = draw(
     jax.eval_shape(
       functools.partial(unit.init, train=False), jax.random.key(0), x
@@ -100,7 +100,7 @@ def peak(dtype: str) -> Subject:
   """A large square product: the most that can be hoped for."""
   startup.keep_freed_memory()
   size = _PEAK_SIZE[jax.default_backend()]
-  a = normal((size, size)).astype(dtype)
+  a = _normal((size, size)).astype(dtype)
   precision = None if dtype == 'bfloat16' else jax.lax.Precision.HIGHEST
   product = functools.partial(jnp.matmul, precision=precision)
   run, about = _compile(jax.jit(product), a, a)
@@ -127,7 +127,10 @@ def draw_variables(model: Segmenter) -> dict:
 
 
 def draw(shapes: dict) -> dict:
-  """Variables of these shapes, drawn on the host: nothing to compile."""
+  """Variables of these shapes, drawn on the host: nothing to compile.
+
+  What a leaf is, its name tells.
+  """
   rng = np.random.default_rng(0)
 
   def leaf(path, leaf):
@@ -145,8 +148,18 @@ def draw(shapes: dict) -> dict:
   return jax.tree.map(jnp.asarray, jax.tree.map_with_path(leaf, shapes))
 
 
-def normal(shape: tuple[int, ...]) -> jax.Array:
-  """Standard normal values, float32."""
+def planned_bytes(compiled: jax.stages.Compiled) -> int:
+  """What XLA plans to hold for a program: arguments, results, temporaries."""
+  memory = compiled.memory_analysis()
+  return (
+    memory.argument_size_in_bytes
+    + memory.output_size_in_bytes
+    - memory.alias_size_in_bytes
+    + memory.temp_size_in_bytes
+  )
+
+
+def _normal(shape: tuple[int, ...]) -> jax.Array:
   rng = np.random.default_rng(0)
   return jnp.asarray(rng.standard_normal(shape, np.float32))
 
@@ -161,16 +174,12 @@ def _compile(function, *args) -> tuple[Callable, dict[str, Any]]:
   compiled = function.lower(*args).compile()
   seconds = time.perf_counter() - start
   event = '/jax/core/compile/backend_compile_duration'
-  memory = compiled.memory_analysis()
   return compiled, {
     'framework': f'JAX {jax.__version__}',
     'device': jax.devices()[0].device_kind,
     'compile_seconds': seconds,
     'compilations': counted.count(event),
-    'planned_bytes': memory.argument_size_in_bytes
-    + memory.output_size_in_bytes
-    - memory.alias_size_in_bytes
-    + memory.temp_size_in_bytes,
+    'planned_bytes': planned_bytes(compiled),
   }
 
 
