@@ -6,6 +6,8 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import threading
+import time
 from pathlib import Path
 
 import jax
@@ -49,16 +51,48 @@ def keep_freed_memory() -> None:
   first touch of every page costs up to a quarter of a CPU step. Only glibc's
   allocator can be told; only before JAX starts its threads; and only where JAX
   is installed without an accelerator's plugin, or JAX_PLATFORMS is 'cpu':
-  hosts of accelerators have better uses for several arenas. The price is
-  memory: up to twice what a step needs for its temporary values is held.
+  hosts of accelerators have better uses for several arenas.
+
+  The price is memory, since freed pieces do not always fit what comes next: a
+  thread looks every second, and gives all that is free back to the system
+  where the process holds over twice what it ever used, and 256 MB. Programs run
+  in the thread that calls them: one has freed its memory before the next.
   """
   if _has_accelerator() or platform.libc_ver()[0] != 'glibc':
     return
-  mallopt = ctypes.CDLL(None).mallopt
-  mallopt(_ARENA_MAX, 1)
-  mallopt(_MMAP_MAX, 0)
-  mallopt(_TRIM_THRESHOLD, -1)
-  mallopt(_TOP_PAD, 64 << 20)
+  libc = ctypes.CDLL(None)
+  libc.mallopt(_ARENA_MAX, 1)
+  libc.mallopt(_MMAP_MAX, 0)
+  libc.mallopt(_TRIM_THRESHOLD, -1)
+  libc.mallopt(_TOP_PAD, 64 << 20)
+  jax.config.update('jax_cpu_enable_async_dispatch', False)
+  if hasattr(libc, 'mallinfo2'):  # glibc 2.33
+    threading.Thread(target=_bound_memory, args=(libc,), daemon=True).start()
+
+
+def _bound_memory(libc) -> None:
+  """Looks at this process's memory for as long as it lives."""
+  libc.mallinfo2.restype = _MallocInfo
+  page, used = os.sysconf('SC_PAGE_SIZE'), 0
+  while True:
+    time.sleep(1)
+    pages = Path('/proc/self/statm').read_text().split()
+    held = (int(pages[1]) - int(pages[2])) * page  # but for mapped files
+    used = max(used, libc.mallinfo2().uordblks)
+    if held > 2 * used + (256 << 20):
+      libc.malloc_trim(0)
+
+
+class _MallocInfo(ctypes.Structure):
+  """glibc's struct mallinfo2; `uordblks` are the bytes in use."""
+
+  _fields_ = tuple(
+    (name, ctypes.c_size_t)
+    for name in (
+      *('arena', 'ordblks', 'smblks', 'hblks', 'hblkhd'),
+      *('usmblks', 'fsmblks', 'uordblks', 'fordblks', 'keepcost'),
+    )
+  )
 
 
 def _has_accelerator() -> bool:

@@ -4,10 +4,14 @@ import os
 import platform
 import subprocess
 import sys
+import types
 
 import pytest
 
+from emanet_jax import startup
 from tests import tiny
+
+PAGE = os.sysconf('SC_PAGE_SIZE')
 
 
 def run(program, **environment):
@@ -65,8 +69,8 @@ import resource
 from emanet_jax import startup
 if KEEP: startup.keep_freed_memory()
 import jax, jax.numpy as jnp
-x = jnp.ones((2000, 2000))
-work = jax.jit(lambda x: (x @ (x @ x + 1)).sum())
+x = jnp.ones((4000, 4000))
+work = jax.jit(lambda x: jnp.sin(x) + 1)
 for _ in range(3): work(x).block_until_ready()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(5): work(x).block_until_ready()
@@ -76,11 +80,52 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 @pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='not glibc')
 def test_memory_is_not_taken_anew():
-  """Each step takes 16 MB or more, 4096 pages."""
+  """Each step takes 64 MB, 16384 pages."""
   (anew,) = run(FAULTS.replace('KEEP', 'False'))
   (kept,) = run(FAULTS.replace('KEEP', 'True'))
-  assert int(anew) > 5 * 4000
+  assert int(anew) > 5 * 16000
   assert int(kept) < 500
+
+
+@pytest.mark.parametrize(
+  ('used', 'trimmed'), [((100,), 1), ((500,), 0), ((500, 100), 0)]
+)
+def test_memory_that_is_kept_is_bounded(used, trimmed, monkeypatch):
+  """By twice the most that was in use, and 256 MB: 1024 MB are held."""
+  used, trims = iter(used), []
+
+  class Stop(Exception):
+    pass
+
+  def mallinfo2():
+    for megabytes in used:
+      return types.SimpleNamespace(uordblks=megabytes << 20)
+    raise Stop
+
+  statm = types.SimpleNamespace(
+    read_text=lambda: f'9999999 {(1024 << 20) // PAGE + 77} 77 1 0 9 0\n'
+  )
+  monkeypatch.setattr(startup, 'Path', lambda _: statm)
+  monkeypatch.setattr(startup.time, 'sleep', lambda seconds: None)
+  libc = types.SimpleNamespace(mallinfo2=mallinfo2, malloc_trim=trims.append)
+  with pytest.raises(Stop):
+    startup._bound_memory(libc)
+  assert trims == [0] * trimmed
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='not glibc')
+def test_the_allocator_tells_what_is_in_use():
+  (used,) = run(
+    'import ctypes, numpy as np\n'
+    'from emanet_jax import startup\n'
+    'libc = ctypes.CDLL(None)\n'
+    'libc.mallopt(-4, 0)\n'  # all from the heap
+    'libc.mallinfo2.restype = startup._MallocInfo\n'
+    'before = libc.mallinfo2().uordblks\n'
+    'x = np.ones(100_000_000, np.uint8)\n'
+    'print(libc.mallinfo2().uordblks - before)\n'
+  )
+  assert 100_000_000 <= int(used) < 101_000_000
 
 
 @pytest.mark.parametrize('platforms', ['cuda,cpu', 'tpu'])
