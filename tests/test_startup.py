@@ -71,7 +71,7 @@ if KEEP: startup.keep_freed_memory()
 import jax, jax.numpy as jnp
 x = jnp.ones((4000, 4000))
 work = jax.jit(lambda x: jnp.sin(x) + 1)
-for _ in range(3): work(x).block_until_ready()
+for _ in range(20): work(x).block_until_ready()  # until all places are had
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(5): work(x).block_until_ready()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
