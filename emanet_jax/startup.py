@@ -14,7 +14,7 @@ import jax
 from absl import logging
 
 # mallopt's names for what keep_freed_memory sets, from glibc's malloc.h.
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 
 
 def cache_compilations(folder: str) -> None:
@@ -49,25 +49,31 @@ def keep_freed_memory() -> None:
 
   A training step takes its memory anew from the system each time, and its
   first touch of every page costs up to a quarter of a CPU step. Only glibc's
-  allocator can be told; only before JAX starts its threads; and only where JAX
-  is installed without an accelerator's plugin, or JAX_PLATFORMS is 'cpu':
-  hosts of accelerators have better uses for several arenas.
+  allocator can be told; and only where JAX is installed without an
+  accelerator's plugin, or JAX_PLATFORMS is 'cpu': hosts of accelerators have
+  better uses for their memory.
 
   The price is memory, since freed pieces do not always fit what comes next: a
   thread looks every second, and gives all that is free back to the system
   where the process holds over twice what it ever used, and 256 MB. Programs run
   in the thread that calls them: one has freed its memory before the next.
+  What a compilation frees is a lot of small pieces: see `give_back_memory`.
   """
   if _has_accelerator() or platform.libc_ver()[0] != 'glibc':
     return
   libc = ctypes.CDLL(None)
-  libc.mallopt(_ARENA_MAX, 1)
   libc.mallopt(_MMAP_MAX, 0)
   libc.mallopt(_TRIM_THRESHOLD, -1)
   libc.mallopt(_TOP_PAD, 64 << 20)
   jax.config.update('jax_cpu_enable_async_dispatch', False)
   if hasattr(libc, 'mallinfo2'):  # glibc 2.33
     threading.Thread(target=_bound_memory, args=(libc,), daemon=True).start()
+
+
+def give_back_memory() -> None:
+  """Gives freed memory back to the system now, if its allocator is glibc's."""
+  if platform.libc_ver()[0] == 'glibc':
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 def _bound_memory(libc) -> None:

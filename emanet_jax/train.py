@@ -21,6 +21,7 @@ from emanet_jax import (
   plots,
   report,
   sharding,
+  startup,
   train_state,
 )
 from emanet_jax.config import as_plain_dict
@@ -245,6 +246,7 @@ def _compile_step(config, model, tx, mesh, state, batch, rng) -> Callable:
     .lower(state, batch, rng)
     .compile()
   )
+  startup.give_back_memory()
   count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
   logging.info(
     'compiled the training step in %.1f s: %.2f M parameters, batch %s, %s',

@@ -29,6 +29,12 @@ def taps(length: int, size: int, stride: int, dilation: int) -> list[Tap]:
   return found
 
 
+def reached(length: int, size: int, dilation: int) -> int:
+  """Pairs of a tap and an input along an axis, without padding; stride 1."""
+  found = [tap[0] for tap in taps(length, size, 1, dilation) if tap]
+  return sum(outputs.stop - outputs.start for outputs in found)
+
+
 def library_conv(
   x: Float[Array, 'b h w c'],
   kernel: Float[Array, 'kh kw c f'],

@@ -1,10 +1,11 @@
 """The gradient of a convolution's filter.
 
 On CPUs it is what it is on paper: for each tap of the kernel, the product of
-the shifted input with the output's gradient, where they meet. Accelerators
-have fast filter gradients in their libraries, but not of dilated convolutions:
-those are cut into the many small convolutions without dilation that they
-consist of (space to batch), whose gradients these libraries have.
+the shifted input with the output's gradient, where they meet; or Winograd's way
+to the same, where that multiplies less. Accelerators have fast filter gradients
+in their libraries, but not of dilated convolutions: those are cut into the many
+small convolutions without dilation that they consist of (space to batch), whose
+gradients these libraries have.
 
 Over several CPU devices the features are gathered for it: right, but slow.
 """
@@ -18,6 +19,7 @@ from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Float
 
 from emanet_jax.array import Array
+from emanet_jax.models import winograd
 from emanet_jax.models.atrous import by_platform, library_conv, precision, taps
 
 # Channels up to which the taps of a kernel's row share one product: wider
@@ -45,7 +47,15 @@ def filter_gradient(
     float32 or wider; accelerators round it to x's dtype before.
   """
   options = {'size': size, 'stride': stride, 'dilation': dilation}
-  return by_platform(_of_taps, _of_library, **options)(x, dy)
+  ours = functools.partial(_of_taps, **options)
+  kernel = size, size, x.shape[-1], dy.shape[-1]
+  if stride == 1 and winograd.pays(x, kernel, dilation):
+    ours = functools.partial(_of_winograd, dilation=dilation)
+  library = functools.partial(_of_library, **options)
+  return by_platform(ours, library)(x, dy)
+
+
+_of_winograd = jax.jit(winograd.filter_gradient, static_argnames='dilation')
 
 
 def _of_library(x, dy, size, stride, dilation):

@@ -54,7 +54,8 @@ def check(jit, size, channels, features, stride, dilation):
     *((3, channels, 6, 1, d) for channels in (NARROW, WIDE) for d in (9, 12)),
     *((7, channels, 6, 2, 1) for channels in (3, 13)),
     (7, 3, 6, 1, 2),
-    (3, 512, 512, 1, 1),
+    (3, 256, 257, 1, 1),
+    (3, 512, 512, 1, 4),
   ],
 )
 def test_convolution_and_its_gradients(
@@ -68,7 +69,9 @@ def test_the_cases_above_take_every_way(monkeypatch, quick_jit):
   ways = {
     '_whole': convolution,
     '_tap_by_tap': convolution,
+    '_winograd': convolution,
     '_of_taps': filter_gradient,
+    '_of_winograd': filter_gradient,
   }
   for name, module in ways.items():
     function = getattr(module, name)
@@ -85,6 +88,10 @@ def test_the_cases_above_take_every_way(monkeypatch, quick_jit):
   check(quick_jit, 3, 8, 6, 1, 1)
   assert set(taken) >= {'_whole', '_of_taps'}
   assert '_tap_by_tap' not in taken
+  taken.clear()
+  check(quick_jit, 3, 256, 257, 1, 1)
+  assert set(taken) >= {'_winograd', '_of_winograd'}
+  assert not set(taken) & {'_tap_by_tap', '_of_taps'}
 
 
 @pytest.mark.parametrize(

@@ -173,6 +173,7 @@ def _compile(function, *args) -> tuple[Callable, dict[str, Any]]:
   start = time.perf_counter()
   compiled = function.lower(*args).compile()
   seconds = time.perf_counter() - start
+  startup.give_back_memory()
   event = '/jax/core/compile/backend_compile_duration'
   return compiled, {
     'framework': f'JAX {jax.__version__}',
