@@ -128,6 +128,28 @@ def test_the_allocator_tells_what_is_in_use():
   assert 100_000_000 <= int(used) < 101_000_000
 
 
+@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='not glibc')
+def test_small_pieces_go_back_when_told():
+  """100 MB in pieces of 1 KB, below one that stays."""
+  held, left = run(
+    'from pathlib import Path\n'
+    'from emanet_jax import startup\n'
+    'def megabytes():\n'
+    '  status = Path("/proc/self/status").read_text()\n'
+    '  return int(status.split("RssAnon:")[1].split()[0]) // 1024\n'
+    'startup.keep_freed_memory()\n'
+    'before = megabytes()\n'
+    'pieces = [bytes(1024) for _ in range(100_000)]\n'
+    'top = bytes(1024)\n'
+    'del pieces\n'
+    'print(megabytes() - before)\n'
+    'startup.give_back_memory()\n'
+    'print(megabytes() - before)\n'
+  )
+  assert int(held) > 90
+  assert int(left) < 30
+
+
 @pytest.mark.parametrize('platforms', ['cuda,cpu', 'tpu'])
 def test_hosts_of_accelerators_keep_their_allocator(platforms):
   program = (

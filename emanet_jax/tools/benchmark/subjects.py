@@ -173,7 +173,6 @@ def _compile(function, *args) -> tuple[Callable, dict[str, Any]]:
   start = time.perf_counter()
   compiled = function.lower(*args).compile()
   seconds = time.perf_counter() - start
-  startup.give_back_memory()
   event = '/jax/core/compile/backend_compile_duration'
   return compiled, {
     'framework': f'JAX {jax.__version__}',
@@ -185,6 +184,7 @@ def _compile(function, *args) -> tuple[Callable, dict[str, Any]]:
 
 
 def _subject(once: Callable, about: dict[str, Any]) -> Subject:
+  startup.give_back_memory()  # as training does before its first step
   device = jax.devices()[0]
   used = None
   if device.platform != 'cpu':
