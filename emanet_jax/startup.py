@@ -49,15 +49,16 @@ def keep_freed_memory() -> None:
 
   A training step takes its memory anew from the system each time, and its
   first touch of every page costs up to a quarter of a CPU step. Only glibc's
-  allocator can be told; and only where JAX is installed without an
-  accelerator's plugin, or JAX_PLATFORMS is 'cpu': hosts of accelerators have
-  better uses for their memory.
+  allocator can be told; only before JAX first uses a device; and only where JAX
+  is installed without an accelerator's plugin, or JAX_PLATFORMS is 'cpu': hosts
+  of accelerators have better uses for their memory.
 
   The price is memory, since freed pieces do not always fit what comes next: a
   thread looks every second, and gives all that is free back to the system
   where the process holds over twice what it ever used, and 256 MB. Programs run
-  in the thread that calls them: one has freed its memory before the next.
-  What a compilation frees is a lot of small pieces: see `give_back_memory`.
+  in the thread that calls them: one has freed its memory before the next. Other
+  threads have arenas of their own, without which compilers wait for each other;
+  they keep pieces of less than 64 MB.
   """
   if _has_accelerator() or platform.libc_ver()[0] != 'glibc':
     return
@@ -71,7 +72,11 @@ def keep_freed_memory() -> None:
 
 
 def give_back_memory() -> None:
-  """Gives freed memory back to the system now, if its allocator is glibc's."""
+  """Gives freed memory back to the system now, if its allocator is glibc's.
+
+  For after a compilation, which leaves many small free pieces in the arenas of
+  the compiler's threads.
+  """
   if platform.libc_ver()[0] == 'glibc':
     ctypes.CDLL(None).malloc_trim(0)
 
@@ -84,13 +89,14 @@ def _bound_memory(libc) -> None:
     time.sleep(1)
     pages = Path('/proc/self/statm').read_text().split()
     held = (int(pages[1]) - int(pages[2])) * page  # but for mapped files
-    used = max(used, libc.mallinfo2().uordblks)
+    info = libc.mallinfo2()
+    used = max(used, info.uordblks + info.hblkhd)
     if held > 2 * used + (256 << 20):
       libc.malloc_trim(0)
 
 
 class _MallocInfo(ctypes.Structure):
-  """glibc's struct mallinfo2; `uordblks` are the bytes in use."""
+  """glibc's struct mallinfo2; `uordblks` and `hblkhd`: bytes in use."""
 
   _fields_ = tuple(
     (name, ctypes.c_size_t)

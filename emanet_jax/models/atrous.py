@@ -1,11 +1,7 @@
 """What atrous convolutions and their gradients are made of."""
 
-import functools
-from collections.abc import Callable
-
 import jax.numpy as jnp
 from jax import lax
-from jax.experimental.xla_metadata import set_xla_metadata
 from jaxtyping import Float
 
 from emanet_jax.array import Array
@@ -57,21 +53,3 @@ def library_conv(
 def precision(x: Float[Array, '...']) -> lax.Precision | None:
   """float32 means float32 on accelerators too, not TF32 or passes of bf16."""
   return None if x.dtype == jnp.bfloat16 else lax.Precision.HIGHEST
-
-
-def by_platform(cpu: Callable, default: Callable, **options) -> Callable:
-  """A jitted function for CPUs, another for the rest; options are static.
-
-  On CPUs it stays a program of its own: equal layers share it, which shortens
-  the compilation, and what it begins with (a transposition, slices) is not
-  merged with what made its input, which XLA then would compute anew, element
-  by element and in the slowest order.
-  """
-
-  def alone(*args):
-    with set_xla_metadata(inlineable='false'):
-      return cpu(*args, **options)
-
-  return lambda *args: lax.platform_dependent(
-    *args, cpu=alone, default=functools.partial(default, **options)
-  )

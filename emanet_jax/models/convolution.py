@@ -5,8 +5,8 @@ twice as long as the forward pass, and becomes, of a dilated 3×3 on a GPU, a
 convolution with a kernel as large as the features: see `filter_gradient`. And
 CPUs multiply with the padding, which for the wide dilations of atrous networks
 is most of what a tap meets: there the taps are summed one by one, without it.
-Where 3×3 taps of many channels meet little padding, CPUs need half the time
-with Winograd's transforms. 1×1 convolutions are products everywhere.
+Where 3×3 taps of many channels meet little padding, CPUs are faster with
+Winograd's transforms. 1×1 convolutions are products everywhere.
 
 On CPUs, time of what is taken over that of XLA's convolution or its derivative
 ('-': that is taken); two cores, float32, two images, each layer alone, medians
@@ -33,14 +33,9 @@ from jaxtyping import Float
 
 from emanet_jax.array import Array
 from emanet_jax.models import winograd
-from emanet_jax.models.atrous import (
-  by_platform,
-  library_conv,
-  precision,
-  reached,
-  taps,
-)
+from emanet_jax.models.atrous import library_conv, precision, reached, taps
 from emanet_jax.models.filter_gradient import filter_gradient
+from emanet_jax.models.platforms import by_platform
 
 # CPUs convolve tap by tap where less than this share of a convolution's
 # products is with other than padding, or from so many channels on.

@@ -7,7 +7,8 @@ in their libraries, but not of dilated convolutions: those are cut into the many
 small convolutions without dilation that they consist of (space to batch), whose
 gradients these libraries have.
 
-Over several CPU devices the features are gathered for it: right, but slow.
+Over several CPU devices the features are gathered for the taps: right, but
+slow.
 """
 
 import functools
@@ -20,7 +21,8 @@ from jaxtyping import Float
 
 from emanet_jax.array import Array
 from emanet_jax.models import winograd
-from emanet_jax.models.atrous import by_platform, library_conv, precision, taps
+from emanet_jax.models.atrous import library_conv, precision, taps
+from emanet_jax.models.platforms import by_platform
 
 # Channels up to which the taps of a kernel's row share one product: wider
 # products are faster, but the row has to be copied together.

@@ -9,7 +9,7 @@ from jax import lax
 from jaxtyping import Float
 
 from emanet_jax.array import Array
-from emanet_jax.models.atrous import by_platform
+from emanet_jax.models.platforms import by_platform
 
 
 def at_least_float32(x: Float[Array, '...']) -> Float[Array, '...']:
@@ -64,7 +64,7 @@ def _batch_norm_forward(x, scale, bias, epsilon):
 
 def _batch_norm_backward(epsilon, residuals, cotangents):
   del epsilon
-  return by_platform(_gradients, _gradients)(*residuals, cotangents[0])
+  return by_platform(_gradients)(*residuals, cotangents[0])
 
 
 @jax.jit

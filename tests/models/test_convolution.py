@@ -9,7 +9,7 @@ import pytest
 from jax import lax
 
 from emanet_jax import sharding
-from emanet_jax.models import atrous, convolution, filter_gradient
+from emanet_jax.models import atrous, convolution, filter_gradient, winograd
 from tests.numerics import normal, relative_error, with_gradients
 
 NARROW, WIDE = 5, filter_gradient._ROW_CHANNELS + 1
@@ -54,7 +54,6 @@ def check(jit, size, channels, features, stride, dilation):
     *((3, channels, 6, 1, d) for channels in (NARROW, WIDE) for d in (9, 12)),
     *((7, channels, 6, 2, 1) for channels in (3, 13)),
     (7, 3, 6, 1, 2),
-    (3, 256, 257, 1, 1),
     (3, 512, 512, 1, 4),
   ],
 )
@@ -89,6 +88,7 @@ def test_the_cases_above_take_every_way(monkeypatch, quick_jit):
   assert set(taken) >= {'_whole', '_of_taps'}
   assert '_tap_by_tap' not in taken
   taken.clear()
+  monkeypatch.setattr(winograd, '_TILES', 1)
   check(quick_jit, 3, 256, 257, 1, 1)
   assert set(taken) >= {'_winograd', '_of_winograd'}
   assert not set(taken) & {'_tap_by_tap', '_of_taps'}
@@ -160,12 +160,18 @@ def test_bfloat16_convolution_keeps_the_kernels_precision(size):
   assert relative_error(dkernel, exact_dkernel) < 1e-5
 
 
-def test_a_batch_over_devices_gives_the_same(quick_jit):
+@pytest.mark.parametrize(
+  ('channels', 'dilation'), [(6, 4), (256, 1)], ids=['taps', 'winograd']
+)
+def test_a_batch_over_devices_gives_the_same(
+  channels, dilation, monkeypatch, quick_jit
+):
   """The parts that CPUs compile apart are partitioned, too."""
-  x = np.float32(normal(4, 9, 9, 6))
-  kernel = np.float32(normal(3, 3, 6, 8, seed=1))
+  monkeypatch.setattr(winograd, '_TILES', 1)
+  x = np.float32(normal(4, 9, 9, channels))
+  kernel = np.float32(normal(3, 3, channels, channels, seed=1))
   mesh = sharding.create_mesh(jax.devices()[:4])
-  function = functools.partial(convolution.conv2d, dilation=4)
+  function = functools.partial(convolution.conv2d, dilation=dilation)
   run = quick_jit(lambda *inputs: with_gradients(function, inputs))
   alone = run(x, kernel)
   spread = run(
@@ -178,13 +184,20 @@ def test_a_batch_over_devices_gives_the_same(quick_jit):
 
 
 @pytest.mark.parametrize('platform', ['cuda', 'tpu'])
-def test_other_platforms_get_neither_taps_nor_programs_apart(platform):
+@pytest.mark.parametrize(
+  ('dtype', 'dilation'),
+  [(jnp.bfloat16, 4), (jnp.float32, 1)],
+  ids=['taps', 'winograd'],
+)
+def test_other_platforms_get_nothing_that_is_for_cpus(
+  dtype, dilation, platform
+):
   """CPUs' own ways would cost an accelerator its fast convolutions."""
 
   def lowered(platform):
-    x = jax.ShapeDtypeStruct((2, 9, 9, 512), jnp.bfloat16)
+    x = jax.ShapeDtypeStruct((8, 9, 9, 512), dtype)
     kernel = jax.ShapeDtypeStruct((3, 3, 512, 512), jnp.float32)
-    function = functools.partial(convolution.conv2d, dilation=4)
+    function = functools.partial(convolution.conv2d, dilation=dilation)
     run = jax.jit(lambda *inputs: with_gradients(function, inputs))
     return run.trace(x, kernel).lower(lowering_platforms=(platform,)).as_text()
 

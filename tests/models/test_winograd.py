@@ -47,18 +47,19 @@ def test_the_convolution_and_its_gradients_are_exact(size, dilation, quick_jit):
 
 
 @pytest.mark.parametrize('dilation', [1, 2])
-def test_float32_is_as_exact_as_the_direct_sums(dilation, quick_jit):
+def test_float32_is_nearly_as_exact_as_the_direct_sums(dilation, quick_jit):
   x, kernel, dy = inputs((16, 16), (256, 256))
 
   def library(x, kernel, dy):
     y, pullback = jax.vjp(
-      lambda kernel: atrous.library_conv(x, kernel, 1, dilation), kernel
+      lambda x, kernel: atrous.library_conv(x, kernel, 1, dilation), x, kernel
     )
     return y, *pullback(dy)
 
   def ours(x, kernel, dy):
     return (
       winograd.convolve(x, kernel, dilation=dilation, turned=False),
+      winograd.convolve(dy, kernel, dilation=dilation, turned=True),
       winograd.filter_gradient(x, dy, dilation=dilation),
     )
 
@@ -68,15 +69,17 @@ def test_float32_is_as_exact_as_the_direct_sums(dilation, quick_jit):
     exact = quick_jit(library)(*(np.float64(v) for v in short))
   for mine, theirs, truth in zip(got, direct, exact, strict=True):
     assert relative_error(theirs, truth) > 0
-    assert relative_error(mine, truth) < 3 * relative_error(theirs, truth)
+    assert relative_error(mine, truth) < 2.5 * relative_error(theirs, truth)
 
 
 def test_it_pays_where_it_multiplies_less():
-  def pays(size, channels=256, dilation=1, kernel=3, dtype=np.float32):
-    x = np.zeros((1, size, size, channels), dtype)
-    return winograd.pays(x, (kernel, kernel, channels, channels), dilation)
+  def pays(size, channels=256, dilation=1, kernel=3, dtype=np.float32, batch=1):
+    x = np.zeros((batch, size, size, channels), dtype)
+    return winograd.pays(x, (kernel, kernel, channels, 256), dilation)
 
   assert pays(33)
+  assert pays(17, batch=2)
+  assert not pays(17)  # few tiles for the kernel's transform
   assert pays(33, dilation=2)
   assert not pays(33, dilation=8)  # tiles of mostly padding
   assert not pays(33, channels=128)
