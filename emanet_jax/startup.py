@@ -48,7 +48,7 @@ def keep_freed_memory() -> None:
   """Lets a process that computes on the CPU keep the memory that it has had.
 
   A training step takes its memory anew from the system each time, and its
-  first touch of every page costs up to a quarter of a CPU step. Only glibc's
+  first touch of every page costs a quarter of a CPU step or more. Only glibc's
   allocator can be told; only before JAX first uses a device; and only where JAX
   is installed without an accelerator's plugin, or JAX_PLATFORMS is 'cpu': hosts
   of accelerators have better uses for their memory.

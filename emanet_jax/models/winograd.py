@@ -22,7 +22,9 @@ from emanet_jax.models.atrous import precision, reached
 
 # Taken where its multiplications, padded tiles included, are less than this
 # share of the direct ones without padding; and from so many channels, of the
-# input and of the output, and so many tiles on, since the transforms cost, too.
+# input and of the output, and so many tiles on, since the transforms cost, too:
+# 2048 → 512 channels at 17² take 1.28 of the direct time forward for one image
+# (81 tiles), 0.87 for two.
 _SHARE = 0.75
 _CHANNELS = 256
 _TILES = 128
