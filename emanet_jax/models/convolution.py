@@ -81,7 +81,18 @@ def _conv_forward(x, kernel, stride, dilation):
 
 
 def _conv_backward(stride, dilation, residuals, dy):
-  x, kernel = residuals
+  gradients = by_platform(_gradients, stride=stride, dilation=dilation)
+  return gradients(*residuals, dy)
+
+
+@functools.partial(jax.jit, static_argnames=('stride', 'dilation'))
+def _gradients(x, kernel, dy, stride, dilation):
+  """Of the input and the kernel, on CPUs in one program.
+
+  An optimizer may put a new kernel in the old one's place once its gradient is
+  there. Were the input's gradient computed apart, it might still need the old
+  one, and XLA would copy all kernels as a training step begins.
+  """
   weights = kernel.astype(x.dtype)
   if stride == 1:
     dx = _same_size(dy, weights, dilation, turned=True)

@@ -69,13 +69,13 @@ def convolve(
   """
   if turned:
     kernel = kernel[::-1, ::-1]
-  rows = jnp.stack(_of_kernel(*kernel))  # [4, 3, c, f]
+  columns = _of_kernel(*[kernel[:, j] for j in range(3)])  # four of [3, c, f]
   indices = 'p...f,pcf->p...c' if turned else 'p...c,pcf->p...f'
   products = [
     jnp.einsum(indices, inputs, weights, precision=precision(x))
     for inputs, weights in zip(
       _of_inputs(x, dilation),
-      _of_kernel(*[rows[:, j] for j in range(3)]),
+      [jnp.stack(_of_kernel(*column)) for column in columns],
       strict=True,
     )
   ]

@@ -207,3 +207,25 @@ def test_other_platforms_get_nothing_that_is_for_cpus(
   assert cpu.count('stablehlo.convolution') == 0
   # Forward, and the gradients of the input and of the filter.
   assert other.count('stablehlo.convolution') == 3
+
+
+@pytest.mark.parametrize(('size', 'stride'), [(1, 1), (1, 2), (3, 1), (3, 2)])
+def test_an_update_in_place_copies_no_kernel(size, stride):
+  """XLA would, if the input's gradient could still need the old kernel."""
+  layers, x = 8, jnp.zeros((1, 17, 17, 128))
+  kernels = [jnp.zeros((size, size, 128, 128))] * layers
+
+  def update(kernels):
+    def loss(kernels):
+      y = x
+      for kernel in kernels:
+        y = jnp.sin(convolution.conv2d(y, kernel, stride=stride))
+      return y.sum()
+
+    gradients = jax.grad(loss)(kernels)
+    return [k - g for k, g in zip(kernels, gradients, strict=True)]
+
+  jitted = jax.jit(update, donate_argnums=0)
+  program = jitted.lower(kernels).compile().as_text()
+  assert program.count('%kernels') >= layers
+  assert ' copy(%kernels' not in program
