@@ -6,9 +6,13 @@ import subprocess
 import sys
 import types
 
+import jax
+import numpy as np
 import pytest
 
-from emanet_jax import startup
+from emanet_jax import sharding, startup, train
+from emanet_jax.config import default_config
+from emanet_jax.train_state import TrainState
 from tests import tiny
 
 PAGE = os.sysconf('SC_PAGE_SIZE')
@@ -159,6 +163,29 @@ def test_small_pieces_go_back_when_told():
   )
   assert int(held) > 90
   assert int(left) < 30
+
+
+def test_training_drops_what_its_compilation_left(monkeypatch):
+  """What was traced is gone once the step is compiled: it is traced again."""
+  traced = []
+  function = jax.jit(lambda x: traced.append(x))
+  for _ in range(2):
+    function(1)
+  assert len(traced) == 1
+
+  def step(state, batch, rng, **unused):
+    return state, {}
+
+  monkeypatch.setattr(train.train_state, 'train_step', step)
+  train._compile_step(
+    *(default_config(), None, None),
+    sharding.create_mesh(jax.devices()[:1]),
+    TrainState(np.float32(0), {}, {}, {}),
+    {'image': np.zeros((1, 3, 3, 3), np.uint8)},
+    jax.random.key(0),
+  )
+  function(1)
+  assert len(traced) == 2
 
 
 @pytest.mark.parametrize('platforms', ['cuda,cpu', 'tpu'])

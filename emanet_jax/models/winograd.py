@@ -12,13 +12,16 @@ are 5e-7 to 7e-7 forward (XLA's convolution: 4e-7) and 4e-7 to 5e-7 in the
 kernel's gradient (XLA's: 6e-7). bfloat16 is too short for the transforms.
 """
 
+import functools
 import math
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
 from emanet_jax.array import Array
 from emanet_jax.models.atrous import precision, reached
+from emanet_jax.models.platforms import by_platform
 
 # Taken where its multiplications, padded tiles included, are less than this
 # share of the direct ones without padding; and from so many channels, of the
@@ -67,19 +70,12 @@ def convolve(
     turned: With the kernel turned round and its channels exchanged, as the
       gradient of the input takes it: from f channels to c.
   """
-  if turned:
-    kernel = kernel[::-1, ::-1]
-  columns = _of_kernel(*[kernel[:, j] for j in range(3)])  # four of [3, c, f]
-  indices = 'p...f,pcf->p...c' if turned else 'p...c,pcf->p...f'
-  products = [
-    jnp.einsum(indices, inputs, weights, precision=precision(x))
-    for inputs, weights in zip(
-      _of_inputs(x, dilation),
-      [jnp.stack(_of_kernel(*column)) for column in columns],
-      strict=True,
+  columns = _to_output(
+    *(
+      by_platform(_column_of_outputs, column=j, turned=turned)(inputs, kernel)
+      for j, inputs in enumerate(_of_inputs(x, dilation))
     )
-  ]
-  columns = _to_output(*products)
+  )
   y = jnp.stack([jnp.stack(_to_output(*c), axis=2) for c in columns], axis=5)
   h, w = (2 * dilation * _tiles(n, dilation) for n in x.shape[1:3])
   y = y.reshape(x.shape[0], h, w, y.shape[-1])
@@ -96,20 +92,40 @@ def filter_gradient(
     dy: Gradient of its output, in x's dtype.
     dilation: Of the convolution.
   """
-  products = [
-    jnp.einsum(
-      'pnf,pnc->pfc',
-      outputs.reshape(4, -1, dy.shape[-1]),
-      inputs.reshape(4, -1, x.shape[-1]),
-      precision=precision(x),
+  columns = _to_kernel(
+    *(
+      by_platform(_column_of_gradient)(inputs, outputs)
+      for inputs, outputs in zip(
+        _of_inputs(x, dilation), _of_outputs(dy, dilation), strict=True
+      )
     )
-    for outputs, inputs in zip(
-      _of_outputs(dy, dilation), _of_inputs(x, dilation), strict=True
-    )
-  ]
-  columns = _to_kernel(*products)
-  gradient = jnp.stack([jnp.stack(_to_kernel(*c)) for c in columns], axis=1)
-  return gradient.swapaxes(2, 3)
+  )
+  return jnp.stack(columns, axis=1).swapaxes(2, 3)
+
+
+# A column of places at a time, each a program of its own: the transformed
+# kernels of all four, or their products, are twice as large as the kernel.
+@functools.partial(jax.jit, static_argnames=('column', 'turned'))
+def _column_of_outputs(inputs, kernel, column, turned):
+  """Products before their transform: [4, b, tiles, d, tiles, d, out]."""
+  if turned:
+    kernel = kernel[::-1, ::-1]
+  kernel = _of_kernel(*kernel.swapaxes(0, 1))[column]
+  indices = 'p...f,pcf->p...c' if turned else 'p...c,pcf->p...f'
+  return jnp.einsum(
+    indices, inputs, jnp.stack(_of_kernel(*kernel)), precision=precision(inputs)
+  )
+
+
+@jax.jit
+def _column_of_gradient(inputs, outputs):
+  """Products, of which the rows are transformed already: [3, f, c]."""
+  products = jnp.einsum(
+    'pnf,pnc->pfc',
+    *(x.reshape(4, -1, x.shape[-1]) for x in (outputs, inputs)),
+    precision=precision(inputs),
+  )
+  return jnp.stack(_to_kernel(*products))
 
 
 def _tiles(length, dilation):
