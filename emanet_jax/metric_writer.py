@@ -128,6 +128,24 @@ def read_metrics(directory: str | os.PathLike[str]) -> list[dict[str, Any]]:
   return _parse(path)
 
 
+def evaluated_steps(directory: str | os.PathLike[str], until: int) -> set[int]:
+  """Steps of a run with a recorded evaluation; the same on every host.
+
+  Args:
+    directory: the run's folder; without metrics there are none.
+    until: the last step that counts. After 0 nothing is read: a first run's
+      process 0 may be about to make the file.
+
+  Raises:
+    UserError: metrics.jsonl holds a line that is no record.
+  """
+  if not until or not (pathlib.Path(directory) / _FILE_NAME).exists():
+    return set()
+  records = read_metrics(directory)
+  steps = {r['step'] for r in records if r['split'] == 'eval'}
+  return {step for step in steps if step <= until}
+
+
 def _parse(path: pathlib.Path) -> list[dict[str, Any]]:
   """Parses all lines of a file but a torn last one."""
   lines = path.read_text(encoding='utf-8', errors='replace').splitlines()

@@ -27,7 +27,7 @@ from emanet_jax import (
 from emanet_jax.config import as_plain_dict
 from emanet_jax.data import pipeline
 from emanet_jax.errors import UserError
-from emanet_jax.metric_writer import MetricWriter, read_metrics
+from emanet_jax.metric_writer import MetricWriter, evaluated_steps, read_metrics
 from emanet_jax.models.segmenter import create_model
 from emanet_jax.preemption import StopNotice
 from emanet_jax.prefetch import DevicePrefetch
@@ -90,7 +90,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
     stack.callback(iterator.close)
     batches = DevicePrefetch(iterator, mesh, count=steps - start)
     stack.callback(batches.close)
-    evaluated = _evaluated_steps(workdir, start)
+    evaluated = evaluated_steps(workdir, start)
     writer = None
     if jax.process_index() == 0:
       writer = stack.enter_context(MetricWriter(workdir, start))
@@ -150,15 +150,6 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
         plots.curves_png(curves, read_metrics(workdir))
         logging.info('curves in %s', curves)
   return state
-
-
-def _evaluated_steps(workdir: str, start: int) -> set[int]:
-  """Steps up to `start` with a recorded evaluation; the same on every host."""
-  if not start or not (Path(workdir) / 'metrics.jsonl').exists():
-    return set()
-  records = read_metrics(workdir)
-  steps = {r['step'] for r in records if r['split'] == 'eval'}
-  return {step for step in steps if step <= start}
 
 
 def _check(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> None:

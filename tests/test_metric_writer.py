@@ -12,7 +12,7 @@ import pytest
 from tensorboardX.proto import event_pb2
 
 from emanet_jax import errors, metric_writer
-from emanet_jax.metric_writer import MetricWriter, read_metrics
+from emanet_jax.metric_writer import MetricWriter, evaluated_steps, read_metrics
 
 
 def tensorboard_events(directory):
@@ -148,6 +148,15 @@ def test_foreign_line_is_refused_with_its_place(tmp_path):
     with pytest.raises(errors.UserError, match=r'metrics\.jsonl, line 1'):
       act(tmp_path)
   assert path.read_text() == 'step,loss\n1,2\n'
+
+
+def test_steps_evaluated_until_a_checkpoint(tmp_path):
+  assert evaluated_steps(tmp_path, 9) == set()
+  with MetricWriter(tmp_path) as writer:
+    for step, split in ((2, 'train'), (4, 'eval'), (6, 'eval'), (8, 'eval')):
+      writer.write(step, split, {})
+  assert evaluated_steps(tmp_path, 6) == {4, 6}
+  assert evaluated_steps(tmp_path, 0) == set()
 
 
 def test_reading_a_folder_without_a_run(tmp_path):
