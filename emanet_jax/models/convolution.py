@@ -35,7 +35,7 @@ from jaxtyping import Float
 
 from emanet_jax.array import Array
 from emanet_jax.models import winograd
-from emanet_jax.models.atrous import library_conv, precision, reached, taps
+from emanet_jax.models.atrous import fast_library_conv, precision, reached, taps
 from emanet_jax.models.filter_gradient import filter_gradient
 from emanet_jax.models.platforms import by_platform
 
@@ -115,7 +115,7 @@ def _product(x, matrix, turned=False):
 def _strided(x, kernel, stride, dilation):
   if kernel.shape[0] == 1:
     return _product(x[:, ::stride, ::stride], kernel[0, 0])
-  return library_conv(x, kernel, stride, dilation)
+  return fast_library_conv(x, kernel, stride, dilation)
 
 
 def _same_size(x, kernel, dilation, turned):
@@ -141,7 +141,7 @@ def _same_size(x, kernel, dilation, turned):
 def _whole(x, kernel, dilation, turned):
   if turned:
     kernel = kernel[::-1, ::-1].swapaxes(2, 3)
-  return library_conv(x, kernel, 1, dilation)
+  return fast_library_conv(x, kernel, 1, dilation)
 
 
 _winograd = jax.jit(winograd.convolve, static_argnames=('dilation', 'turned'))

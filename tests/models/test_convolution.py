@@ -1,6 +1,7 @@
 """The convolution against the library's, and the autodiff of that."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -120,6 +121,51 @@ def test_accelerators_filter_gradient_is_the_same(
     got = quick_jit(run)(x, dy)
     assert got.dtype == jnp.float64
     assert relative_error(got, expected) < 1e-13
+
+
+@pytest.mark.parametrize(
+  ('size', 'shape', 'stride', 'dilation'),
+  [
+    *((3, (9, 12), *how) for how in ((1, 1), (2, 1), (1, 2), (2, 2))),
+    (3, (17, 17), 2, 1),
+    (5, (9, 12), 2, 1),
+  ],
+)
+def test_patches_are_the_same(size, shape, stride, dilation, quick_jit):
+  """What TPUs run of an image, run here, in float64."""
+  with jax.enable_x64(True):
+    inputs = normal(2, *shape, 3), normal(size, size, 3, 7, seed=1)
+    expected, got = (
+      quick_jit(
+        lambda *inputs, function=function: with_gradients(
+          functools.partial(function, stride=stride, dilation=dilation), inputs
+        )
+      )(*inputs)
+      for function in (plain_conv, atrous._of_patches)
+    )
+  for ours, theirs in zip(got, expected, strict=True):
+    assert ours.shape == theirs.shape
+    assert relative_error(ours, theirs) < 1e-13
+
+
+@pytest.mark.parametrize(
+  ('platform', 'channels', 'kernels'),
+  [
+    ('tpu', 3, {'1x1x27x64'}),
+    ('tpu', 16, {'3x3x16x64'}),
+    ('cuda', 3, {'3x3x3x64'}),
+    ('cpu', 3, {'3x3x3x64'}),
+  ],
+)
+def test_tpus_convolve_images_by_patches(platform, channels, kernels):
+  x = jnp.zeros((1, 9, 9, channels))
+  kernel = jnp.zeros((3, 3, channels, 64))
+  conv = jax.jit(functools.partial(convolution.conv2d, stride=2))
+  lowered = conv.trace(x, kernel).lower(lowering_platforms=(platform,))
+  found = re.findall(
+    r'stablehlo.convolution.*, tensor<([\dx]+)xf32>\)', lowered.as_text()
+  )
+  assert set(found) == kernels
 
 
 def test_padding_is_left_out():
