@@ -1,12 +1,13 @@
 """Atrous convolution, fast on CPUs, GPUs and TPUs.
 
-Compilers lose their time in two places. The gradient of the filter takes CPUs
+Compilers lose their time in few places. The gradient of the filter takes CPUs
 twice as long as the forward pass, and becomes, of a dilated 3×3 on a GPU, a
 convolution with a kernel as large as the features: see `filter_gradient`. And
 CPUs multiply with the padding, which for the wide dilations of atrous networks
 is most of what a tap meets: there the taps are summed one by one, without it.
 Where 3×3 taps of many channels meet little padding, CPUs are faster with
-Winograd's transforms. 1×1 convolutions are products everywhere.
+Winograd's transforms. TPUs multiply with padding as well, of an image's three
+channels: they convolve its patches. 1×1 convolutions are products everywhere.
 
 On CPUs, time of what is taken over that of XLA's convolution or its derivative
 ('-': that is taken); two cores, float32, two images, each layer alone, medians
