@@ -65,7 +65,7 @@ def fast_library_conv(
   """The same; on TPUs of patches, where all taps fit into 128 channels.
 
   TPUs multiply by so many at a time: an image's three, tap by tap, would be
-  nearly all padding, 5 % of the products of a training step with ResNet-50.
+  nearly all padding, 4 % of the products of a training step with ResNet-50.
   """
   options = {'stride': stride, 'dilation': dilation}
   whole = functools.partial(library_conv, **options)
