@@ -156,7 +156,10 @@ def test_steps_evaluated_until_a_checkpoint(tmp_path):
     for step, split in ((2, 'train'), (4, 'eval'), (6, 'eval'), (8, 'eval')):
       writer.write(step, split, {})
   assert evaluated_steps(tmp_path, 6) == {4, 6}
+  (tmp_path / 'metrics.jsonl').write_text('step,loss\n1,2\n')
   assert evaluated_steps(tmp_path, 0) == set()
+  with pytest.raises(errors.UserError, match=r'metrics\.jsonl, line 1'):
+    evaluated_steps(tmp_path, 1)
 
 
 def test_reading_a_folder_without_a_run(tmp_path):

@@ -178,11 +178,13 @@ def test_training_drops_what_its_compilation_left(monkeypatch):
 
   monkeypatch.setattr(train.train_state, 'train_step', step)
   train._compile_step(
-    *(default_config(), None, None),
-    sharding.create_mesh(jax.devices()[:1]),
-    TrainState(np.float32(0), {}, {}, {}),
-    {'image': np.zeros((1, 3, 3, 3), np.uint8)},
-    jax.random.key(0),
+    config=default_config(),
+    model=None,
+    tx=None,
+    mesh=sharding.create_mesh(jax.devices()[:1]),
+    state=TrainState(np.float32(0), {}, {}, {}),
+    batch={'image': np.zeros((1, 3, 3, 3), np.uint8)},
+    rng=jax.random.key(0),
   )
   function(1)
   assert len(traced) == 2

@@ -1,13 +1,13 @@
 """Atrous convolution, fast on CPUs, GPUs and TPUs.
 
-Compilers lose their time in few places. The gradient of the filter takes CPUs
+Compilers lose their time in a few places. The gradient of the filter takes CPUs
 twice as long as the forward pass, and becomes, of a dilated 3×3 on a GPU, a
 convolution with a kernel as large as the features: see `filter_gradient`. And
 CPUs multiply with the padding, which for the wide dilations of atrous networks
 is most of what a tap meets: there the taps are summed one by one, without it.
 Where 3×3 taps of many channels meet little padding, CPUs are faster with
-Winograd's transforms. TPUs multiply with padding as well, of an image's three
-channels: they convolve its patches. 1×1 convolutions are products everywhere.
+Winograd's transforms. TPUs pad channels to 128: there an image's three are
+taken as patches. 1×1 convolutions are products everywhere.
 
 On CPUs, time of what is taken over that of XLA's convolution or its derivative
 ('-': that is taken); two cores, float32, two images, each layer alone, medians
@@ -36,7 +36,12 @@ from jaxtyping import Float
 
 from emanet_jax.array import Array
 from emanet_jax.models import winograd
-from emanet_jax.models.atrous import fast_library_conv, precision, reached, taps
+from emanet_jax.models.atrous import (
+  library_conv_or_patches,
+  precision,
+  reached,
+  taps,
+)
 from emanet_jax.models.filter_gradient import filter_gradient
 from emanet_jax.models.platforms import by_platform
 
@@ -116,7 +121,7 @@ def _product(x, matrix, turned=False):
 def _strided(x, kernel, stride, dilation):
   if kernel.shape[0] == 1:
     return _product(x[:, ::stride, ::stride], kernel[0, 0])
-  return fast_library_conv(x, kernel, stride, dilation)
+  return library_conv_or_patches(x, kernel, stride, dilation)
 
 
 def _same_size(x, kernel, dilation, turned):
@@ -142,7 +147,7 @@ def _same_size(x, kernel, dilation, turned):
 def _whole(x, kernel, dilation, turned):
   if turned:
     kernel = kernel[::-1, ::-1].swapaxes(2, 3)
-  return fast_library_conv(x, kernel, 1, dilation)
+  return library_conv_or_patches(x, kernel, 1, dilation)
 
 
 _winograd = jax.jit(winograd.convolve, static_argnames=('dilation', 'turned'))

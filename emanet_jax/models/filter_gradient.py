@@ -21,7 +21,7 @@ from jaxtyping import Float
 
 from emanet_jax.array import Array
 from emanet_jax.models import winograd
-from emanet_jax.models.atrous import fast_library_conv, precision, taps
+from emanet_jax.models.atrous import library_conv_or_patches, precision, taps
 from emanet_jax.models.platforms import by_platform
 
 # Channels up to which the taps of a kernel's row share one product: wider
@@ -80,7 +80,7 @@ def _in_its_dtype(x, dy, size, stride, dilation):
     (size, size, x.shape[-1], dy.shape[-1]), x.dtype
   )
   (gradient,) = jax.linear_transpose(
-    lambda kernel: fast_library_conv(x, kernel, stride, 1), kernel
+    lambda kernel: library_conv_or_patches(x, kernel, stride, 1), kernel
   )(dy)
   return gradient
 

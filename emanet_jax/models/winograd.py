@@ -72,7 +72,7 @@ def convolve(
   """
   columns = _to_output(
     *(
-      by_platform(_column_of_outputs, column=j, turned=turned)(inputs, kernel)
+      by_platform(_column_of_products, column=j, turned=turned)(inputs, kernel)
       for j, inputs in enumerate(_of_inputs(x, dilation))
     )
   )
@@ -103,11 +103,13 @@ def filter_gradient(
   return jnp.stack(columns, axis=1).swapaxes(2, 3)
 
 
-# A column of places at a time, each a program of its own: the transformed
-# kernels of all four, or their products, are twice as large as the kernel.
 @functools.partial(jax.jit, static_argnames=('column', 'turned'))
-def _column_of_outputs(inputs, kernel, column, turned):
-  """Products before their transform: [4, b, tiles, d, tiles, d, out]."""
+def _column_of_products(inputs, kernel, column, turned):
+  """Products before their transform: [4, b, tiles, d, tiles, d, out].
+
+  A program of its own, so that the transformed kernels of one column are there
+  at a time: those of all four are nearly twice as large as the kernel.
+  """
   if turned:
     kernel = kernel[::-1, ::-1]
   kernel = _of_kernel(*kernel.swapaxes(0, 1))[column]
@@ -119,7 +121,10 @@ def _column_of_outputs(inputs, kernel, column, turned):
 
 @jax.jit
 def _column_of_gradient(inputs, outputs):
-  """Products, of which the rows are transformed already: [3, f, c]."""
+  """Products, of which the rows are transformed already: [3, f, c].
+
+  A program of its own for the same reason.
+  """
   products = jnp.einsum(
     'pnf,pnc->pfc',
     *(x.reshape(4, -1, x.shape[-1]) for x in (outputs, inputs)),

@@ -148,24 +148,46 @@ def test_patches_are_the_same(size, shape, stride, dilation, quick_jit):
     assert relative_error(ours, theirs) < 1e-13
 
 
+@pytest.mark.parametrize('stride', [1, 2])
 @pytest.mark.parametrize(
-  ('platform', 'channels', 'kernels'),
-  [
-    ('tpu', 3, {'1x1x27x64'}),
-    ('tpu', 16, {'3x3x16x64'}),
-    ('cuda', 3, {'3x3x3x64'}),
-    ('cpu', 3, {'3x3x3x64'}),
-  ],
+  ('platform', 'channels', 'patches'),
+  [('tpu', 3, True), ('tpu', 14, True), ('tpu', 15, False), ('cuda', 3, False)],
 )
-def test_tpus_convolve_images_by_patches(platform, channels, kernels):
+def test_tpus_convolve_by_patches_of_up_to_128_values(
+  platform, channels, patches, stride
+):
+  """Forward, and in the gradient of the kernel."""
   x = jnp.zeros((1, 9, 9, channels))
   kernel = jnp.zeros((3, 3, channels, 64))
-  conv = jax.jit(functools.partial(convolution.conv2d, stride=2))
-  lowered = conv.trace(x, kernel).lower(lowering_platforms=(platform,))
-  found = re.findall(
-    r'stablehlo.convolution.*, tensor<([\dx]+)xf32>\)', lowered.as_text()
+
+  def gradient(x, kernel):
+    conv = functools.partial(convolution.conv2d, stride=stride)
+    return jax.grad(lambda kernel: jnp.square(conv(x, kernel)).sum())(kernel)
+
+  lowered = jax.jit(gradient).trace(x, kernel)
+  text = lowered.lower(lowering_platforms=(platform,)).as_text()
+  shapes = re.findall(
+    r'stablehlo.convolution.*tensor<([\dx]+)xf32>, tensor<([\dx]+)xf32>\)'
+    r' -> tensor<([\dx]+)xf32>',
+    text,
   )
-  assert set(found) == kernels
+  assert len(shapes) == 2
+  taps = {f'3x3x{channels}x64', f'{channels}x3x3x64'}
+  matrix = {f'1x1x{9 * channels}x64', f'{9 * channels}x1x1x64'}
+  for convolved in shapes:
+    assert bool(set(convolved) & matrix) == patches, convolved
+    assert bool(set(convolved) & taps) != patches, convolved
+
+
+def test_images_of_any_size_can_be_exported():
+  x = jax.ShapeDtypeStruct(jax.export.symbolic_shape('b, h, w, 3'), jnp.float32)
+  kernel = normal(3, 3, 3, 8).astype(np.float32)
+  conv = jax.jit(lambda x: convolution.conv2d(x, kernel, stride=2))
+  exported = jax.export.export(conv, platforms=('cpu', 'tpu'))(x)
+  image = normal(2, 9, 12, 3).astype(np.float32)
+  np.testing.assert_allclose(
+    exported.call(image), plain_conv(image, kernel, 2, 1), atol=1e-5
+  )
 
 
 def test_padding_is_left_out():
@@ -261,17 +283,20 @@ def test_an_update_in_place_copies_no_kernel(size, stride):
   layers, x = 8, jnp.zeros((1, 17, 17, 128))
   kernels = [jnp.zeros((size, size, 128, 128))] * layers
 
-  def update(kernels):
+  def copied(conv):
     def loss(kernels):
       y = x
       for kernel in kernels:
-        y = jnp.sin(convolution.conv2d(y, kernel, stride=stride))
+        y = jnp.sin(conv(y, kernel))
       return y.sum()
 
-    gradients = jax.grad(loss)(kernels)
-    return [k - g for k, g in zip(kernels, gradients, strict=True)]
+    def update(kernels):
+      gradients = jax.grad(loss)(kernels)
+      return [k - g for k, g in zip(kernels, gradients, strict=True)]
 
-  jitted = jax.jit(update, donate_argnums=0)
-  program = jitted.lower(kernels).compile().as_text()
-  assert program.count('%kernels') >= layers
-  assert ' copy(%kernels' not in program
+    program = jax.jit(update, donate_argnums=0).lower(kernels).compile()
+    return program.as_text().count(' copy(%kernels')
+
+  assert copied(functools.partial(convolution.conv2d, stride=stride)) == 0
+  plain = functools.partial(plain_conv, stride=stride, dilation=1)
+  assert copied(plain) == layers - 1  # all but that of the first layer
