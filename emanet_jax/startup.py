@@ -72,7 +72,7 @@ def keep_freed_memory() -> None:
 
 
 def give_back_memory() -> None:
-  """Gives memory back that a compilation leaves, 0.3 to 1 GB of the network's.
+  """Gives memory back that a compilation leaves and that is not needed again.
 
   JAX's caches are emptied: functions compiled ahead of time stay, jitted ones
   are traced and compiled, or read from the folder of kept programs, when they

@@ -62,7 +62,7 @@ def library_conv_or_patches(
   stride: int,
   dilation: int,
 ) -> Float[Array, 'b ho wo f']:
-  """The library's; on TPUs of patches, where all taps' channels fit into 128.
+  """XLA's convolution; on TPUs of patches, where their values are at most 128.
 
   TPUs multiply by so many channels at a time: an image's three, tap by tap, are
   nearly all padding. By XLA's estimates for v5e, patches save 1.4 % of a whole
