@@ -11,13 +11,7 @@ import ml_collections
 import numpy as np
 from jax.experimental import multihost_utils
 
-from emanet_jax import (
-  batching,
-  inference,
-  metrics,
-  report,
-  sharding,
-)
+from emanet_jax import batching, inference, metrics, report
 from emanet_jax.config import as_plain_dict
 from emanet_jax.data import pipeline
 from emanet_jax.data.spec import IGNORE_LABEL
@@ -26,6 +20,7 @@ from emanet_jax.extremes import Extremes, image_scores
 from emanet_jax.inference import SINGLE_SCALE, Protocol
 from emanet_jax.models.segmenter import create_model
 from emanet_jax.report import Evaluation
+from emanet_jax.runtime import sharding
 from emanet_jax.trained import open_trained, restore_trained
 
 

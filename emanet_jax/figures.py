@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from emanet_jax import atomic
+from emanet_jax.runtime import atomic
 
 INK, GREY, FAINT = '#1f2933', '#7b8794', '#e4e7eb'
 BLUE, ORANGE, GREEN = '#1f5f99', '#d9622b', '#2b8a5c'

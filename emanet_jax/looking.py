@@ -17,10 +17,11 @@ import numpy as np
 from absl import logging
 from jaxtyping import Float, UInt8
 
-from emanet_jax import photos, sharding
+from emanet_jax import photos
 from emanet_jax.errors import UserError
 from emanet_jax.inference import Protocol, create_predictor, pad_images
 from emanet_jax.photos import Photo
+from emanet_jax.runtime import sharding
 from emanet_jax.views import padded_size
 
 _SHAPE_STEP = 64  # sides of padded shapes are one more than a multiple

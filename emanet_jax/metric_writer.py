@@ -15,7 +15,8 @@ from typing import Any, SupportsFloat
 
 import tensorboardX
 
-from emanet_jax import atomic, errors
+from emanet_jax import errors
+from emanet_jax.runtime import atomic
 
 _FILE_NAME = 'metrics.jsonl'
 _SPLITS = ('train', 'eval')

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from emanet_jax.data.iterator import TrainIterator
-from emanet_jax.sharding import global_batch
+from emanet_jax.runtime.sharding import global_batch
 
 
 class DevicePrefetch:

@@ -13,8 +13,9 @@ import jax
 import numpy as np
 from absl import logging
 
-from emanet_jax import atomic, html_report, metrics, plots, visualize
+from emanet_jax import html_report, metrics, plots, visualize
 from emanet_jax.data.spec import DatasetSpec
+from emanet_jax.runtime import atomic
 
 
 @dataclasses.dataclass(frozen=True)

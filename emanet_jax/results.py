@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from emanet_jax.atomic import write
 from emanet_jax.attention import Attention
 from emanet_jax.data.spec import DatasetSpec
 from emanet_jax.errors import UserError
 from emanet_jax.looking import Result
 from emanet_jax.photos import as_stored, encode_png
+from emanet_jax.runtime.atomic import write
 from emanet_jax.submission import Format
 from emanet_jax.visualize import overlay
 

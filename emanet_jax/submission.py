@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from emanet_jax import atomic
 from emanet_jax.data.datasets import cityscapes
 from emanet_jax.data.spec import DatasetSpec
 from emanet_jax.errors import UserError
 from emanet_jax.photos import encode_png
+from emanet_jax.runtime import atomic
 
 _NAMED = 5  # missing photos named at most
 

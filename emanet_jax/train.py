@@ -20,8 +20,6 @@ from emanet_jax import (
   optimizer,
   plots,
   report,
-  sharding,
-  startup,
   train_state,
 )
 from emanet_jax.config import as_plain_dict
@@ -29,9 +27,10 @@ from emanet_jax.data import pipeline
 from emanet_jax.errors import UserError
 from emanet_jax.metric_writer import MetricWriter, evaluated_steps, read_metrics
 from emanet_jax.models.segmenter import create_model
-from emanet_jax.preemption import StopNotice
 from emanet_jax.prefetch import DevicePrefetch
 from emanet_jax.progress import Progress
+from emanet_jax.runtime import sharding, startup
+from emanet_jax.runtime.preemption import StopNotice
 from emanet_jax.train_state import TrainState
 
 

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emanet_jax import batching, evaluate, inference, sharding
+from emanet_jax import batching, evaluate, inference
 from emanet_jax.data import pipeline
 from emanet_jax.data.datasets import get_dataset
 from emanet_jax.errors import UserError
 from emanet_jax.models.segmenter import MEAN, STD, create_model
+from emanet_jax.runtime import sharding
 from emanet_jax.views import padded_size
 from tests import tiny
 

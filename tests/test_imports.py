@@ -16,7 +16,7 @@ PACKAGE = 'emanet_jax'
 FLOORS = (
   (
     *('array', 'atomic', 'config', 'errors', 'figures', 'metric_writer'),
-    'sharding',
+    *('runtime', 'sharding'),
   ),
   ('data', 'losses', 'metrics', 'models', 'optimizer'),
   (
@@ -24,9 +24,12 @@ FLOORS = (
     *('plots', 'preemption', 'prefetch', 'preview', 'progress', 'report'),
     *('attention', 'attention_pages', 'looking', 'photos', 'results'),
     *('inference', 'startup', 'submission', 'train_state', 'trained'),
-    *('views', 'visualize'),
+    *('state', 'views', 'visualization', 'visualize'),
   ),
-  ('evaluate', 'predict', 'train'),
+  (
+    *('evaluate', 'evaluation', 'predict', 'prediction', 'train'),
+    'training',
+  ),
   ('main', 'tools'),
 )
 FOREIGN = {'torch', 'torchvision', 'tensorflow', 'keras'}

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from emanet_jax import atomic, figures, plots
+from emanet_jax import figures, plots
+from emanet_jax.runtime import atomic
 from tests.pictures import read, where
 
 

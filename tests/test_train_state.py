@@ -10,13 +10,13 @@ import optax
 import pytest
 from flax import traverse_util
 
-from emanet_jax import sharding
 from emanet_jax.config import default_config
 from emanet_jax.errors import UserError
 from emanet_jax.losses import segmentation_loss
 from emanet_jax.models.resize import resize_bilinear
 from emanet_jax.models.segmenter import create_model, normalize
 from emanet_jax.optimizer import create_optimizer
+from emanet_jax.runtime import sharding
 from emanet_jax.train_state import (
   TrainState,
   create_state,

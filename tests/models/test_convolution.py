@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from jax import lax
 
-from emanet_jax import sharding
 from emanet_jax.models import atrous, convolution, filter_gradient, winograd
+from emanet_jax.runtime import sharding
 from tests.numerics import normal, relative_error, with_gradients
 
 NARROW, WIDE = 5, filter_gradient._ROW_CHANNELS + 1

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from emanet_jax import sharding
 from emanet_jax.errors import UserError
 from emanet_jax.models import ema_unit as em
 from emanet_jax.models.em_attention import m_step
+from emanet_jax.runtime import sharding
 
 SHAPE = (4, 3, 5, 8)
 STATE = ['bases', 'batch_stats', 'intermediates']

@@ -17,9 +17,10 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from emanet_jax import batching, inference, startup
+from emanet_jax import batching, inference
 from emanet_jax.evaluate import create_eval_step
 from emanet_jax.models.segmenter import create_model, normalize
+from emanet_jax.runtime import startup
 from emanet_jax.tools.benchmark.subjects import CLASSES, draw_variables
 from emanet_jax.views import padded_size
 

@@ -10,8 +10,9 @@ import jax
 import numpy as np
 import pytest
 
-from emanet_jax import sharding, startup, train
+from emanet_jax import train
 from emanet_jax.config import default_config
+from emanet_jax.runtime import sharding, startup
 from emanet_jax.train_state import TrainState
 from tests import tiny
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from emanet_jax import atomic
+from emanet_jax.runtime import atomic
 
 
 def test_a_file_is_there_completely_or_not_at_all(tmp_path, monkeypatch):
