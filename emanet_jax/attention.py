@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from emanet_jax.errors import UserError
-from emanet_jax.inference import pad_images
-from emanet_jax.views import padded_size, view_logits
+from emanet_jax.inference.predictor import pad_images
+from emanet_jax.inference.views import padded_size, view_logits
 from emanet_jax.visualize import upsample
 
 LOOK = 1025

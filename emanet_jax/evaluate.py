@@ -11,13 +11,14 @@ import ml_collections
 import numpy as np
 from jax.experimental import multihost_utils
 
-from emanet_jax import batching, inference, metrics, report
+from emanet_jax import metrics, report
 from emanet_jax.config import as_plain_dict
 from emanet_jax.data import pipeline
 from emanet_jax.data.spec import IGNORE_LABEL
 from emanet_jax.errors import UserError
 from emanet_jax.extremes import Extremes, image_scores
-from emanet_jax.inference import SINGLE_SCALE, Protocol
+from emanet_jax.inference import batching, predictor
+from emanet_jax.inference.predictor import SINGLE_SCALE, Protocol
 from emanet_jax.models.segmenter import create_model
 from emanet_jax.report import Evaluation
 from emanet_jax.runtime import sharding
@@ -40,7 +41,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str) -> Evaluation:
     dataset,
     config.data.eval_split,
     create_eval_step(
-      model, dataset.spec.num_classes, inference.create_protocol(config.eval)
+      model, dataset.spec.num_classes, predictor.create_protocol(config.eval)
     ),
     batch_size=config.eval.batch_size,
     shape_step=config.eval.shape_step,
@@ -69,7 +70,7 @@ def check(config: ml_collections.ConfigDict) -> None:
       f'eval.shape_step is {step}; give 0, or a multiple of '
       f'model.backbone.output_stride, {stride}'
     )
-  inference.create_protocol(options)
+  predictor.create_protocol(options)
 
 
 def create_eval_step(
@@ -80,7 +81,7 @@ def create_eval_step(
   A matrix for each image, int32 [b, classes, classes]; predictions are uint8
   [b, h, w]. All stays on the devices; one compilation a shape and scale.
   """
-  predict = inference.create_predictor(model, protocol)
+  predict = predictor.create_predictor(model, protocol)
 
   @jax.jit
   def count(probabilities, label):

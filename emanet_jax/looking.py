@@ -19,10 +19,14 @@ from jaxtyping import Float, UInt8
 
 from emanet_jax import photos
 from emanet_jax.errors import UserError
-from emanet_jax.inference import Protocol, create_predictor, pad_images
+from emanet_jax.inference.predictor import (
+  Protocol,
+  create_predictor,
+  pad_images,
+)
+from emanet_jax.inference.views import padded_size
 from emanet_jax.photos import Photo
 from emanet_jax.runtime import sharding
-from emanet_jax.views import padded_size
 
 _SHAPE_STEP = 64  # sides of padded shapes are one more than a multiple
 _PIXELS = 1024**2  # of a photo: of larger ones, fewer share a batch

@@ -19,7 +19,7 @@ import jax
 import ml_collections
 from absl import logging
 
-from emanet_jax import evaluate, inference
+from emanet_jax import evaluate
 from emanet_jax.attention import create_attend
 from emanet_jax.attention_pages import create_pages
 from emanet_jax.config import as_plain_dict
@@ -28,6 +28,7 @@ from emanet_jax.data.preparation import prepared_directory
 from emanet_jax.data.prepared import load_dataset
 from emanet_jax.data.spec import DatasetSpec
 from emanet_jax.errors import UserError
+from emanet_jax.inference import predictor
 from emanet_jax.looking import Progress, look
 from emanet_jax.models.segmenter import create_model
 from emanet_jax.photos import Photo, find_photos, split_photos
@@ -156,7 +157,7 @@ def _check_origin(config, manager, output: Path, *, keeping: bool) -> None:
   origin = {
     'checkpoint': str(manager.directory / str(manager.latest_step())),
     'model': as_plain_dict(config)['model'],
-    'protocol': dataclasses.asdict(inference.create_protocol(config.eval)),
+    'protocol': dataclasses.asdict(predictor.create_protocol(config.eval)),
   }
   check_origin(output, json.loads(json.dumps(origin)), keeping)
 
@@ -175,7 +176,7 @@ def _run(
   results = look(
     create_model(config.model, spec.num_classes),
     variables,
-    inference.create_protocol(config.eval),
+    predictor.create_protocol(config.eval),
     waiting,
     progress,
     batch_size=config.eval.batch_size,

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emanet_jax import batching, evaluate, inference
+from emanet_jax import evaluate
 from emanet_jax.data import pipeline
 from emanet_jax.data.datasets import get_dataset
 from emanet_jax.errors import UserError
+from emanet_jax.inference import batching, predictor
+from emanet_jax.inference.views import padded_size
 from emanet_jax.models.segmenter import MEAN, STD, create_model
 from emanet_jax.runtime import sharding
-from emanet_jax.views import padded_size
 from tests import tiny
 
 SPEC = get_dataset('shapes').SPEC
@@ -107,7 +108,7 @@ def run(network, dataset):
           jax.device_put(variables, sharding.replicated(mesh)),
           dataset,
           'val',
-          evaluate.create_eval_step(model, CLASSES, inference.Protocol()),
+          evaluate.create_eval_step(model, CLASSES, predictor.Protocol()),
           batch_size=batch_size,
           shape_step=step,
           num_pictures=3,
@@ -160,12 +161,12 @@ def test_a_scale_is_compiled_once_for_all_sizes_and_both_sides(
   network, examples
 ):
   model, variables = network
-  predict = inference.create_predictor(
-    model, inference.Protocol((0.5, 1.0, 1.5), flip=True)
+  predict = predictor.create_predictor(
+    model, predictor.Protocol((0.5, 1.0, 1.5), flip=True)
   )
   with compilations('view') as compiled:
     for image, _ in examples[:4]:
-      batch = inference.pad_images([image], (41, 41), 2)
+      batch = predictor.pad_images([image], (41, 41), 2)
       predict(variables, batch['image'], batch['size'])
   assert len(compiled) == 3
 

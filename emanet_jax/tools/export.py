@@ -43,12 +43,12 @@ from jaxtyping import UInt8
 from emanet_jax import main as program
 from emanet_jax.array import Array
 from emanet_jax.errors import UserError
+from emanet_jax.inference.views import padded_size, view_logits
 from emanet_jax.models.segmenter import create_model, normalize
 from emanet_jax.predict import get_spec
 from emanet_jax.progress import log_own_progress
 from emanet_jax.runtime.atomic import write
 from emanet_jax.trained import open_trained, restore_trained
-from emanet_jax.views import padded_size, view_logits
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 

@@ -17,12 +17,12 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from emanet_jax import batching, inference
 from emanet_jax.evaluate import create_eval_step
+from emanet_jax.inference import batching, predictor
+from emanet_jax.inference.views import padded_size
 from emanet_jax.models.segmenter import create_model, normalize
 from emanet_jax.runtime import startup
 from emanet_jax.tools.benchmark.subjects import CLASSES, draw_variables
-from emanet_jax.views import padded_size
 
 # Heights and widths like VOC's: half of them 500 wide, a quarter portraits.
 _SIZES = (
@@ -174,7 +174,7 @@ def _one_at_a_time(model, variables, images) -> Callable:
     for image in images:
       height, width = image.shape[:2]
       shape = padded_size(height, width, model.output_stride)
-      batch = inference.pad_images([image], shape, 1)
+      batch = predictor.pad_images([image], shape, 1)
       prediction = predict(variables, batch['image'], batch['size'])
       found.append(np.asarray(prediction)[0, :height, :width])
     return found
@@ -193,7 +193,7 @@ def _in_pytorch(config, images) -> Callable:
     for image in images:
       height, width = image.shape[:2]
       shape = padded_size(height, width, 8)
-      batch = inference.pad_images([image], shape, 1)
+      batch = predictor.pad_images([image], shape, 1)
       found.append(predict(batch['image'])[0, :height, :width])
     return found
 

@@ -17,8 +17,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from emanet_jax.errors import UserError
+from emanet_jax.inference.views import view_logits
 from emanet_jax.models.layers import inside
-from emanet_jax.views import view_logits
 
 
 @dataclasses.dataclass(frozen=True)

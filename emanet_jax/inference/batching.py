@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from emanet_jax import inference
 from emanet_jax.data.spec import IGNORE_LABEL
-from emanet_jax.views import padded_size
+from emanet_jax.inference import predictor
+from emanet_jax.inference.views import padded_size
 
 
 def batch_shape(
@@ -58,4 +58,4 @@ def collate(
     height, width = example['label'].shape
     label[i, :height, :width] = example['label']
   images = [example['image'] for example in group]
-  return {'label': label, **inference.pad_images(images, shape, batch_size)}
+  return {'label': label, **predictor.pad_images(images, shape, batch_size)}

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from emanet_jax import inference, views
+from emanet_jax.inference import predictor, views
 from emanet_jax.models.segmenter import create_model, normalize
 from tests import tiny
 
@@ -44,7 +44,7 @@ def images():
 @pytest.fixture(scope='module')
 def batch(images):
   """The images, an empty place, and rubbish where no image is."""
-  batch = inference.pad_images(images, SHAPE, len(images) + 1)
+  batch = predictor.pad_images(images, SHAPE, len(images) + 1)
   rng = np.random.default_rng(2)
   rubbish = rng.integers(0, 256, batch['image'].shape, dtype=np.uint8)
   for i, image in enumerate(images):
@@ -135,8 +135,8 @@ def test_probabilities_are_the_mean_over_views(
   network, images, batch, scales, flip
 ):
   model, variables = network
-  predict = inference.create_predictor(
-    model, inference.Protocol(scales, flip=flip)
+  predict = predictor.create_predictor(
+    model, predictor.Protocol(scales, flip=flip)
   )
   got, _ = predict(variables, batch['image'], batch['size'])
   assert got.shape == (len(images) + 1, *SHAPE, CLASSES)

@@ -1,0 +1,1 @@
+"""Images to probabilities, many sizes in few shapes."""
