@@ -17,7 +17,7 @@ from jaxtyping import Float, UInt8
 from emanet_jax.errors import UserError
 from emanet_jax.inference.predictor import pad_images
 from emanet_jax.inference.views import padded_size, view_logits
-from emanet_jax.visualize import upsample
+from emanet_jax.visualization.overlays import upsample
 
 LOOK = 1025
 _SHAPE_STEP = 64  # sides of the padded photo are one more than a multiple

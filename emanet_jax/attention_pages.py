@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 
 from emanet_jax.attention import Attention
-from emanet_jax.figures import Panel, Row, page, save_png
-from emanet_jax.visualize import (
+from emanet_jax.visualization.figures import Panel, Row, page, save_png
+from emanet_jax.visualization.overlays import (
   basis_colors,
   distinct_bases,
   heat_map,

@@ -15,8 +15,8 @@ from jaxtyping import Float, Integer, UInt8
 from matplotlib import colormaps
 from PIL import Image
 
-from emanet_jax import visualize
 from emanet_jax.data.spec import DatasetSpec
+from emanet_jax.visualization import overlays
 
 _PHOTO_SIDE, _HEAT_SIDE = 480, 200  # Pixels of the longer side, at most.
 _MOST_COLORS = 256  # Of a PNG with a palette.
@@ -115,17 +115,17 @@ def _attention(
   scale = min(1, _HEAT_SIDE / max(size))
   width, height = size = tuple(max(1, round(n * scale)) for n in size)
   maps = [
-    visualize.upsample(z[..., k], (height, width)) for k in range(z.shape[-1])
+    overlays.upsample(z[..., k], (height, width)) for k in range(z.shape[-1])
   ]
   colors = np.full((_MOST_COLORS, 4), round(0.6 * 255))
-  colors[:, :3] = visualize.basis_colors(_MOST_COLORS)
+  colors[:, :3] = overlays.basis_colors(_MOST_COLORS)
   strongest = (np.argmax(maps, axis=0) % _MOST_COLORS).astype(np.uint8)
   layers = [_layer('strongest basis', 'attention', strongest, colors, size)]
   levels = np.linspace(0, 1, _HEAT_LEVELS)
   heat = colormaps['inferno'](levels)
   heat[:, 3] = 0.25 + 0.65 * levels  # The larger, the brighter and denser.
   heat = np.rint(255 * heat).astype(int)
-  for basis in visualize.distinct_bases(z, _NUM_BASES):
+  for basis in overlays.distinct_bases(z, _NUM_BASES):
     values = maps[basis]
     values = (values - values.min()) / max(np.ptp(values), 1e-12)
     values = np.rint((_HEAT_LEVELS - 1) * values).astype(np.uint8)

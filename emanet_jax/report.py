@@ -13,9 +13,10 @@ import jax
 import numpy as np
 from absl import logging
 
-from emanet_jax import html_report, metrics, plots, visualize
+from emanet_jax import html_report, metrics
 from emanet_jax.data.spec import DatasetSpec
 from emanet_jax.runtime import atomic
+from emanet_jax.visualization import overlays, plots
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +103,7 @@ def write(
     folder / 'confusion.png', evaluation.confusion, spec.classes
   )
   if evaluation.pictures:
-    visualize.overlay_page(
+    overlays.overlay_page(
       folder / 'overlays.png',
       evaluation.pictures,
       spec.classes,
@@ -111,7 +112,7 @@ def write(
     )
   attended = [p for p in evaluation.pictures if 'responsibilities' in p]
   if attended:
-    visualize.attention_page(folder / 'attention.png', attended)
+    overlays.attention_page(folder / 'attention.png', attended)
   logging.info('%s', '\n' + metrics.table(scores, spec.classes))
   logging.info(
     '%d images in %.1f s (%.1f images/s), %d shape(s) compiled; report in %s',

@@ -17,7 +17,7 @@ from emanet_jax.looking import Result
 from emanet_jax.photos import as_stored, encode_png
 from emanet_jax.runtime.atomic import write
 from emanet_jax.submission import Format
-from emanet_jax.visualize import overlay
+from emanet_jax.visualization.overlays import overlay
 
 Writer = Callable[[Path, Result, Attention | None], None]
 

@@ -18,7 +18,6 @@ from emanet_jax import (
   evaluate,
   losses,
   optimizer,
-  plots,
   report,
   train_state,
 )
@@ -32,6 +31,7 @@ from emanet_jax.progress import Progress
 from emanet_jax.runtime import sharding, startup
 from emanet_jax.runtime.preemption import StopNotice
 from emanet_jax.train_state import TrainState
+from emanet_jax.visualization import plots
 
 
 def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:

@@ -11,7 +11,7 @@ from emanet_jax import attention, attention_pages, predict
 from emanet_jax.attention import Attention
 from emanet_jax.errors import UserError
 from emanet_jax.models.segmenter import MEAN, STD, create_model
-from emanet_jax.visualize import basis_colors, upsample
+from emanet_jax.visualization.overlays import basis_colors, upsample
 from tests import tiny
 from tests.pictures import read, where
 

@@ -13,7 +13,7 @@ from emanet_jax import looking, predict, submission
 from emanet_jax.data.datasets import get_dataset
 from emanet_jax.errors import UserError
 from emanet_jax.models.segmenter import MEAN, STD, create_model
-from emanet_jax.visualize import overlay
+from emanet_jax.visualization.overlays import overlay
 from tests import tiny
 
 SPEC = get_dataset('shapes').SPEC

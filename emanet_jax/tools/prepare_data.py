@@ -13,12 +13,12 @@ import sys
 
 from absl import app, flags, logging
 
-from emanet_jax import preview
 from emanet_jax.data import inspection, preparation
 from emanet_jax.data.prepared import Dataset, load_dataset
 from emanet_jax.data.survey import format_report
 from emanet_jax.errors import UserError
 from emanet_jax.progress import log_own_progress
+from emanet_jax.visualization import previews
 
 _MANUAL_DIR = flags.DEFINE_string(
   'manual_dir', '', 'Folder of the published files, or one archive.'
@@ -89,7 +89,7 @@ def _preview(dataset: Dataset) -> None:
   # Beside the records' folder, in which TFDS expects its own files alone.
   for split in dataset.counts:
     path = dataset.directory.parent / f'preview_{split}.png'
-    preview.preview_page(path, dataset, split)
+    previews.preview_page(path, dataset, split)
     logging.info('Preview in %s', path)
 
 

@@ -13,11 +13,11 @@ import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 from PIL import Image
 
-from emanet_jax import preview
 from emanet_jax.config import default_config
 from emanet_jax.data import inspection
 from emanet_jax.data.prepared import load_dataset
-from emanet_jax.preview import preview_page
+from emanet_jax.visualization import previews
+from emanet_jax.visualization.previews import preview_page
 from tests import pictures
 from tests.data.layouts import prepare, write_label, write_photo
 
@@ -202,9 +202,9 @@ def test_preview_shows_what_is_ignored(raw, tmp_path, monkeypatch):
     Image.new('RGB', (80, 60), (level,) * 3).save(raw / f'train/train{i}.jpg')
     write_label(raw / f'trainannot/train{i}.png', [11], 60, 80)
   legends = []
-  original = preview.page
+  original = previews.page
   monkeypatch.setattr(
-    preview, 'page', lambda *a: legends.append(a[-1]) or original(*a)
+    previews, 'page', lambda *a: legends.append(a[-1]) or original(*a)
   )
   dataset = prepare('camvid', raw, tmp_path / 'out')
   preview_page(tmp_path / 'page.png', dataset, 'train', crop_size=60)
@@ -219,9 +219,9 @@ def test_preview_shows_what_is_ignored(raw, tmp_path, monkeypatch):
 
 def test_preview_says_that_dark_classes_darken(tmp_path, monkeypatch):
   names = []
-  original = preview.page
+  original = previews.page
   monkeypatch.setattr(
-    preview,
+    previews,
     'page',
     lambda *a: names.extend(n for n, _ in a[-1]) or original(*a),
   )
@@ -240,4 +240,4 @@ def test_preview_draws_the_crops_of_the_recipe():
   recipe = default_config().data
   parameters = inspect.signature(preview_page).parameters
   assert parameters['crop_size'].default == recipe.crop_size
-  assert recipe.scales == preview._SCALES
+  assert recipe.scales == previews._SCALES

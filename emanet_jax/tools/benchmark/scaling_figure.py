@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from emanet_jax.figures import (
+from emanet_jax.visualization.figures import (
   BLUE,
   FAINT,
   GREEN,

@@ -13,7 +13,7 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from emanet_jax import metrics
-from emanet_jax.figures import (
+from emanet_jax.visualization.figures import (
   BLUE,
   FAINT,
   GREEN,

@@ -9,8 +9,8 @@ from jaxtyping import UInt8
 from emanet_jax.data import color, transforms
 from emanet_jax.data.prepared import Dataset
 from emanet_jax.data.spec import IGNORE_LABEL
-from emanet_jax.figures import Panel, Row, page, save_png
-from emanet_jax.visualize import legend, overlay
+from emanet_jax.visualization.figures import Panel, Row, page, save_png
+from emanet_jax.visualization.overlays import legend, overlay
 
 # One augmentation each, about as strong as the field uses it.
 _COLORS = {

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Integer, UInt8
 from matplotlib import colormaps
 
-from emanet_jax.figures import Panel, Row, page, save_png
+from emanet_jax.visualization.figures import Panel, Row, page, save_png
 
 # What no class is drawn in: nearly white, so that it recedes.
 VOID_COLOR = (236, 236, 236)

@@ -7,7 +7,7 @@ import textwrap
 import numpy as np
 import pytest
 
-from emanet_jax import visualize
+from emanet_jax.visualization import overlays
 from tests.pictures import read, where
 
 PALETTE = np.array([[10, 200, 30], [250, 120, 0], [0, 60, 240]], np.uint8)
@@ -39,26 +39,26 @@ def example(name='a', height=40, width=60):
 
 def test_colorize():
   label = np.array([[0, 1], [2, 255]], np.uint8)
-  colored = visualize.colorize(label, PALETTE)
-  expected = [*PALETTE.tolist(), list(visualize.VOID_COLOR)]
+  colored = overlays.colorize(label, PALETTE)
+  expected = [*PALETTE.tolist(), list(overlays.VOID_COLOR)]
   assert colored.reshape(-1, 3).tolist() == expected
-  outside = visualize.colorize(np.array([[-1, 3]]), PALETTE)
-  assert outside.tolist() == [[list(visualize.VOID_COLOR)] * 2]
+  outside = overlays.colorize(np.array([[-1, 3]]), PALETTE)
+  assert outside.tolist() == [[list(overlays.VOID_COLOR)] * 2]
 
 
 def test_overlay():
   image = np.full((1, 2, 3), 100, np.uint8)
   label = np.array([[1, 255]], np.uint8)
-  mixed = visualize.overlay(image, label, PALETTE, alpha=0.5)
+  mixed = overlays.overlay(image, label, PALETTE, alpha=0.5)
   assert mixed.tolist() == [[[175, 110, 50], [100, 100, 100]]]
-  opaque = visualize.overlay(image, label, PALETTE, alpha=1.0)
+  opaque = overlays.overlay(image, label, PALETTE, alpha=1.0)
   assert opaque[0, 0].tolist() == PALETTE[1].tolist()
-  assert (visualize.overlay(image, label, PALETTE, alpha=0.0) == image).all()
+  assert (overlays.overlay(image, label, PALETTE, alpha=0.0) == image).all()
 
 
 def test_overlay_page_shows_colors_and_errors(tmp_path):
   path = tmp_path / 'made' / 'page.png'
-  visualize.overlay_page(path, [example()], NAMES, PALETTE, 'title')
+  overlays.overlay_page(path, [example()], NAMES, PALETTE, 'title')
   page = read(path)
   tinted = np.rint(0.55 * PALETTE).astype(np.uint8)  # Over a black photo.
   areas = [where(page, color).sum() for color in tinted]
@@ -80,7 +80,7 @@ def test_overlay_page_shows_colors_and_errors(tmp_path):
 def test_overlay_page_has_a_row_an_example_in_its_own_shape(tmp_path):
   path = tmp_path / 'page.png'
   rows = [example('one'), example('$two_$', 60, 30), example('three', 20, 80)]
-  visualize.overlay_page(path, rows, NAMES, PALETTE)
+  overlays.overlay_page(path, rows, NAMES, PALETTE)
   sea = where(read(path), np.rint(0.55 * PALETTE[2]))
   assert blocks(sea) == 3
   heights = np.flatnonzero(np.diff(np.pad(sea.any(axis=1).astype(int), 1)))
@@ -93,7 +93,7 @@ def test_legend_leaves_out_classes_that_do_not_occur(tmp_path):
   one = example()
   one['prediction'] = np.zeros_like(one['label'])
   path = tmp_path / 'page.png'
-  visualize.overlay_page(path, [one], NAMES, PALETTE)
+  overlays.overlay_page(path, [one], NAMES, PALETTE)
   page = read(path)
   assert where(page, PALETTE[1]).any()
   assert not where(page, PALETTE[2]).any()
@@ -101,17 +101,17 @@ def test_legend_leaves_out_classes_that_do_not_occur(tmp_path):
 
 def test_pixel_accuracy_leaves_out_ignored_pixels():
   one = example()
-  accuracy = visualize._accuracy(one['label'], one['prediction'], 3)
+  accuracy = overlays._accuracy(one['label'], one['prediction'], 3)
   assert accuracy == '66.67 %'
   ignored = np.full_like(one['label'], 255)
-  assert visualize._accuracy(ignored, one['prediction'], 3) == '-'
+  assert overlays._accuracy(ignored, one['prediction'], 3) == '-'
 
 
 def test_pages_without_examples_are_refused(tmp_path):
   with pytest.raises(ValueError, match='at least one example'):
-    visualize.overlay_page(tmp_path / 'a.png', [], NAMES, PALETTE)
+    overlays.overlay_page(tmp_path / 'a.png', [], NAMES, PALETTE)
   with pytest.raises(ValueError, match='at least one example'):
-    visualize.attention_page(tmp_path / 'a.png', [])
+    overlays.attention_page(tmp_path / 'a.png', [])
   assert list(tmp_path.iterdir()) == []
 
 
@@ -121,25 +121,25 @@ def test_distinct_bases_skip_repetitions_and_flat_maps():
   z = np.stack(
     [0.1 * weak, strong, 0.9 * strong + 3, np.full_like(weak, 7)], axis=-1
   ).astype(np.float32)
-  assert visualize.distinct_bases(z, 2) == [1, 0]
-  assert sorted(visualize.distinct_bases(z, 9)) == [0, 1, 2, 3]
+  assert overlays.distinct_bases(z, 2) == [1, 0]
+  assert sorted(overlays.distinct_bases(z, 9)) == [0, 1, 2, 3]
   flat = np.ones((3, 3, 2), np.float32)
-  assert visualize.distinct_bases(flat, 2) == [0, 1]
+  assert overlays.distinct_bases(flat, 2) == [0, 1]
 
 
 def test_upsampling_keeps_corners_and_ramps():
   ramp = np.add.outer(np.arange(3.0), 10 * np.arange(4.0))
-  full = visualize.upsample(ramp, (17, 25))
+  full = overlays.upsample(ramp, (17, 25))
   expected = np.add.outer(np.linspace(0, 2, 17), np.linspace(0, 30, 25))
   np.testing.assert_allclose(full, expected, atol=1e-12)
-  lone = visualize.upsample(np.array([[4.0]]), (3, 2))
+  lone = overlays.upsample(np.array([[4.0]]), (3, 2))
   np.testing.assert_array_equal(lone, np.full((3, 2), 4.0))
 
 
 def test_strongest_equals_argmax_of_the_upsampled_maps():
   z = np.random.default_rng(0).random((5, 6, 7)).astype(np.float32)
-  full = [visualize.upsample(z[..., k], (33, 41)) for k in range(7)]
-  strongest = visualize._strongest(z, (33, 41))
+  full = [overlays.upsample(z[..., k], (33, 41)) for k in range(7)]
+  strongest = overlays._strongest(z, (33, 41))
   np.testing.assert_array_equal(strongest, np.argmax(full, axis=0))
 
 
@@ -150,7 +150,7 @@ def test_attention_page_has_a_row_a_photo(tmp_path):
   row = {'image': blue, 'responsibilities': z.astype(np.float32)}
   path = tmp_path / 'attention.png'
   rows = [{'id': f'photo {i}', **row} for i in range(2)]
-  visualize.attention_page(path, rows, num_bases=6)
+  overlays.attention_page(path, rows, num_bases=6)
   page = read(path)
   photos = where(page, (0, 0, 255))
   assert blocks(photos) == 2
@@ -160,7 +160,7 @@ def test_attention_page_has_a_row_a_photo(tmp_path):
 
 
 def test_basis_colors_differ():
-  colors = visualize.basis_colors(64)
+  colors = overlays.basis_colors(64)
   assert len(np.unique(colors, axis=0)) == 64
 
 

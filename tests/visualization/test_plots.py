@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from emanet_jax import figures, plots
 from emanet_jax.runtime import atomic
+from emanet_jax.visualization import figures, plots
 from tests.pictures import read, where
 
 
