@@ -22,7 +22,7 @@ from emanet_jax.inference.predictor import SINGLE_SCALE, Protocol
 from emanet_jax.models.segmenter import create_model
 from emanet_jax.report import Evaluation
 from emanet_jax.runtime import sharding
-from emanet_jax.trained import open_trained, restore_trained
+from emanet_jax.state.inference_weights import open_trained, restore_trained
 
 
 def evaluate(config: ml_collections.ConfigDict, workdir: str) -> Evaluation:

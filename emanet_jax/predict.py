@@ -39,8 +39,8 @@ from emanet_jax.results import (
   create_writers,
   tell,
 )
+from emanet_jax.state.inference_weights import open_trained, restore_trained
 from emanet_jax.submission import get_format, pack
-from emanet_jax.trained import open_trained, restore_trained
 
 _AHEAD = 16  # results waiting to be written, at most
 

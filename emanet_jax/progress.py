@@ -11,7 +11,7 @@ import numpy as np
 from absl import logging
 
 from emanet_jax.errors import UserError
-from emanet_jax.train_state import TrainState, is_finite
+from emanet_jax.state.train_state import TrainState, is_finite
 
 
 def _diverged(step: int, what: str) -> UserError:

@@ -13,14 +13,7 @@ import optax
 import orbax.checkpoint as ocp
 from absl import logging
 
-from emanet_jax import (
-  checkpoint,
-  evaluate,
-  losses,
-  optimizer,
-  report,
-  train_state,
-)
+from emanet_jax import evaluate, losses, optimizer, report
 from emanet_jax.config import as_plain_dict
 from emanet_jax.data import pipeline
 from emanet_jax.errors import UserError
@@ -30,7 +23,8 @@ from emanet_jax.prefetch import DevicePrefetch
 from emanet_jax.progress import Progress
 from emanet_jax.runtime import sharding, startup
 from emanet_jax.runtime.preemption import StopNotice
-from emanet_jax.train_state import TrainState
+from emanet_jax.state import checkpoint, train_state
+from emanet_jax.state.train_state import TrainState
 from emanet_jax.visualization import plots
 
 

@@ -19,10 +19,11 @@ import jax.numpy as jnp
 import pytest
 from jax.experimental import topologies
 
-from emanet_jax import train, train_state
+from emanet_jax import train
 from emanet_jax.config import default_config
 from emanet_jax.models.segmenter import create_model
 from emanet_jax.runtime import sharding
+from emanet_jax.state import train_state
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 HARDWARE = REPOSITORY / 'tests' / 'golden' / 'h100.textproto'

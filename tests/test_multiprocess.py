@@ -15,7 +15,8 @@ import jax
 import numpy as np
 from absl import app
 
-from emanet_jax import checkpoint, main
+from emanet_jax import main
+from emanet_jax.state import checkpoint
 from tests import tiny
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]

@@ -15,7 +15,7 @@ from emanet_jax.data.prepared import Dataset
 from emanet_jax.metric_writer import read_metrics
 from emanet_jax.prefetch import DevicePrefetch
 from emanet_jax.runtime import sharding
-from emanet_jax.train_state import TrainState
+from emanet_jax.state.train_state import TrainState
 from tests import tiny
 
 BATCH = 4

@@ -24,7 +24,6 @@ from flax import traverse_util
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
-from emanet_jax import checkpoint
 from emanet_jax.config import as_plain_dict, default_config
 from emanet_jax.errors import UserError
 from emanet_jax.models.torch_weights import (
@@ -33,6 +32,7 @@ from emanet_jax.models.torch_weights import (
   variables_from_torch,
 )
 from emanet_jax.progress import log_own_progress
+from emanet_jax.state import checkpoint
 
 __all__ = ['read', 'variables_from_torch', 'write']
 

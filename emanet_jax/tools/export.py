@@ -48,7 +48,7 @@ from emanet_jax.models.segmenter import create_model, normalize
 from emanet_jax.predict import get_spec
 from emanet_jax.progress import log_own_progress
 from emanet_jax.runtime.atomic import write
-from emanet_jax.trained import open_trained, restore_trained
+from emanet_jax.state.inference_weights import open_trained, restore_trained
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 

@@ -10,10 +10,11 @@ from absl.testing import flagsaver
 from flax import traverse_util
 from safetensors import numpy as safetensors
 
-from emanet_jax import checkpoint, evaluate
+from emanet_jax import evaluate
 from emanet_jax.errors import UserError
 from emanet_jax.models.segmenter import create_model
 from emanet_jax.models.torch_weights import torch_from_variables
+from emanet_jax.state import checkpoint
 from emanet_jax.tools import convert_torch
 from emanet_jax.tools.convert_torch import variables_from_torch
 from tests import tiny

@@ -5,10 +5,10 @@ import ml_collections
 import orbax.checkpoint as ocp
 from flax import traverse_util
 
-from emanet_jax import checkpoint
 from emanet_jax.data.spec import DatasetSpec
 from emanet_jax.errors import UserError
 from emanet_jax.runtime import sharding
+from emanet_jax.state import checkpoint
 
 
 def open_trained(

@@ -17,7 +17,7 @@ from emanet_jax.models.resize import resize_bilinear
 from emanet_jax.models.segmenter import create_model, normalize
 from emanet_jax.optimizer import create_optimizer
 from emanet_jax.runtime import sharding
-from emanet_jax.train_state import (
+from emanet_jax.state.train_state import (
   TrainState,
   create_state,
   is_finite,

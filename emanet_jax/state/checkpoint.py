@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 from emanet_jax.config import as_plain_dict, differences
 from emanet_jax.data.iterator import TrainIterator
 from emanet_jax.errors import UserError
-from emanet_jax.train_state import TrainState
+from emanet_jax.state.train_state import TrainState
 
 
 def open_manager(

@@ -1,0 +1,1 @@
+"""The state of training, its checkpoints, and weights taken from elsewhere."""
