@@ -19,7 +19,6 @@ import jax
 import ml_collections
 from absl import logging
 
-from emanet_jax import evaluate
 from emanet_jax.attention import create_attend
 from emanet_jax.attention_pages import create_pages
 from emanet_jax.config import as_plain_dict
@@ -28,6 +27,7 @@ from emanet_jax.data.preparation import prepared_directory
 from emanet_jax.data.prepared import load_dataset
 from emanet_jax.data.spec import DatasetSpec
 from emanet_jax.errors import UserError
+from emanet_jax.evaluation import evaluate
 from emanet_jax.inference import predictor
 from emanet_jax.looking import Progress, look
 from emanet_jax.models.segmenter import create_model

@@ -13,10 +13,11 @@ import optax
 import orbax.checkpoint as ocp
 from absl import logging
 
-from emanet_jax import evaluate, losses, optimizer, report
+from emanet_jax import losses, optimizer
 from emanet_jax.config import as_plain_dict
 from emanet_jax.data import pipeline
 from emanet_jax.errors import UserError
+from emanet_jax.evaluation import evaluate, report
 from emanet_jax.metric_writer import MetricWriter, evaluated_steps, read_metrics
 from emanet_jax.models.segmenter import create_model
 from emanet_jax.prefetch import DevicePrefetch

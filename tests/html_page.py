@@ -8,8 +8,8 @@ import re
 import numpy as np
 from PIL import Image
 
-from emanet_jax import html_report
 from emanet_jax.data.spec import DatasetSpec
+from emanet_jax.evaluation import html_report
 
 NAMES = ('grass', '<b>"A" & \'B\'</b>', 'sea', 'never', 'unseen')
 PALETTE = ((10, 200, 30), (250, 120, 0), (0, 60, 240), (9, 9, 9), (90, 9, 90))

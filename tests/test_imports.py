@@ -151,7 +151,7 @@ def test_no_circle():
   ('name', 'source', 'complaint'),
   [
     ('losses', 'from emanet_jax import train', 'train, which lies above'),
-    ('checkpoint', 'import emanet_jax.evaluate as e', 'lies above'),
+    ('checkpoint', 'import emanet_jax.evaluation.evaluate as e', 'lies above'),
     ('sharding', 'def f():\n  from . import metrics', 'lies above'),
     ('models.resnet', 'from ..data.spec import Item', 'know the other'),
     ('data.spec', 'from emanet_jax.models import layers', 'know the other'),

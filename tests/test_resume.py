@@ -9,9 +9,10 @@ import jax
 import numpy as np
 import pytest
 
-from emanet_jax import evaluate, train
+from emanet_jax import train
 from emanet_jax.data import pipeline
 from emanet_jax.errors import UserError
+from emanet_jax.evaluation import evaluate
 from emanet_jax.metric_writer import read_metrics
 from emanet_jax.state import checkpoint
 from emanet_jax.state.train_state import TrainState

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from emanet_jax import metrics
+from emanet_jax.evaluation import metrics
 from emanet_jax.visualization.figures import (
   BLUE,
   FAINT,

@@ -10,8 +10,8 @@ from absl.testing import flagsaver
 from flax import traverse_util
 from safetensors import numpy as safetensors
 
-from emanet_jax import evaluate
 from emanet_jax.errors import UserError
+from emanet_jax.evaluation import evaluate
 from emanet_jax.models.segmenter import create_model
 from emanet_jax.models.torch_weights import torch_from_variables
 from emanet_jax.state import checkpoint

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from emanet_jax.evaluate import create_eval_step
+from emanet_jax.evaluation.evaluate import create_eval_step
 from emanet_jax.inference import batching, predictor
 from emanet_jax.inference.views import padded_size
 from emanet_jax.models.segmenter import create_model, normalize

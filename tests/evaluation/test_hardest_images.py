@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from emanet_jax.extremes import Extremes, image_scores
+from emanet_jax.evaluation.hardest_images import Extremes, image_scores
 
 
 def confusions(count, seed=0):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from emanet_jax import metrics
+from emanet_jax.evaluation import metrics
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden' / 'metrics.npz'
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Integer
 
-from emanet_jax import metrics
+from emanet_jax.evaluation import metrics
 
 
 class Extremes:

@@ -13,8 +13,8 @@ import jax
 import numpy as np
 from absl import logging
 
-from emanet_jax import html_report, metrics
 from emanet_jax.data.spec import DatasetSpec
+from emanet_jax.evaluation import html_report, metrics
 from emanet_jax.runtime import atomic
 from emanet_jax.visualization import overlays, plots
 

@@ -6,9 +6,9 @@ import re
 import numpy as np
 import pytest
 
-from emanet_jax import metrics, report
 from emanet_jax.config import as_plain_dict, default_config
-from emanet_jax.extremes import image_scores
+from emanet_jax.evaluation import metrics, report
+from emanet_jax.evaluation.hardest_images import image_scores
 from emanet_jax.runtime import atomic
 from tests.html_page import (
   CONFUSION,

@@ -13,10 +13,10 @@ import numpy as np
 from flax import traverse_util
 from jaxtyping import Integer
 
-from emanet_jax import metrics
 from emanet_jax.config import as_plain_dict, default_config
 from emanet_jax.data.spec import DatasetSpec
-from emanet_jax.html_pictures import create_figure
+from emanet_jax.evaluation import metrics
+from emanet_jax.evaluation.html_pictures import create_figure
 
 # More numbers than this make a matrix unreadable; its colours still tell.
 _MOST_NUMBERS = 25

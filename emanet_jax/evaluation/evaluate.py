@@ -11,16 +11,16 @@ import ml_collections
 import numpy as np
 from jax.experimental import multihost_utils
 
-from emanet_jax import metrics, report
 from emanet_jax.config import as_plain_dict
 from emanet_jax.data import pipeline
 from emanet_jax.data.spec import IGNORE_LABEL
 from emanet_jax.errors import UserError
-from emanet_jax.extremes import Extremes, image_scores
+from emanet_jax.evaluation import metrics, report
+from emanet_jax.evaluation.hardest_images import Extremes, image_scores
+from emanet_jax.evaluation.report import Evaluation
 from emanet_jax.inference import batching, predictor
 from emanet_jax.inference.predictor import SINGLE_SCALE, Protocol
 from emanet_jax.models.segmenter import create_model
-from emanet_jax.report import Evaluation
 from emanet_jax.runtime import sharding
 from emanet_jax.state.inference_weights import open_trained, restore_trained
 

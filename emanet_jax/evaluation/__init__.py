@@ -1,0 +1,1 @@
+"""A split to scores, and the report on them."""
