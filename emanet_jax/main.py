@@ -7,9 +7,10 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from emanet_jax import predict, train
+from emanet_jax import train
 from emanet_jax.errors import UserError
 from emanet_jax.evaluation import evaluate
+from emanet_jax.prediction import predict
 from emanet_jax.progress import log_own_progress
 from emanet_jax.runtime import startup
 

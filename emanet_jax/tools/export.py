@@ -45,7 +45,7 @@ from emanet_jax.array import Array
 from emanet_jax.errors import UserError
 from emanet_jax.inference.views import padded_size, view_logits
 from emanet_jax.models.segmenter import create_model, normalize
-from emanet_jax.predict import get_spec
+from emanet_jax.prediction.predict import get_spec
 from emanet_jax.progress import log_own_progress
 from emanet_jax.runtime.atomic import write
 from emanet_jax.state.inference_weights import open_trained, restore_trained

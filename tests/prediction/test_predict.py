@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emanet_jax import looking, predict, submission
 from emanet_jax.data.datasets import get_dataset
 from emanet_jax.errors import UserError
 from emanet_jax.models.segmenter import MEAN, STD, create_model
+from emanet_jax.prediction import predict, segment, submission
 from emanet_jax.visualization.overlays import overlay
 from tests import tiny
 
@@ -160,7 +160,7 @@ def test_what_exists_stays(output, folder, workdir, monkeypatch, tmp_path):
   assert (report.predicted, report.skipped) == (2, 0)
   assert tiny.hash_files(output) == before
 
-  monkeypatch.setattr(looking, 'create_predictor', None)
+  monkeypatch.setattr(segment, 'create_predictor', None)
   config.predict.overwrite = False
   report = predict.predict(config, str(workdir))
   assert (report.predicted, report.skipped) == (0, 2)
@@ -186,8 +186,8 @@ def test_windows_make_large_photos_possible(
 
     return predictor
 
-  monkeypatch.setattr(looking, 'create_predictor', too_small)
-  monkeypatch.setattr(looking, '_LARGE', 999)
+  monkeypatch.setattr(segment, 'create_predictor', too_small)
+  monkeypatch.setattr(segment, '_LARGE', 999)
   with pytest.raises(
     UserError, match=r'not enough memory .*65×65; look th'
   ) as e:

@@ -7,10 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from emanet_jax import attention, attention_pages, predict
-from emanet_jax.attention import Attention
 from emanet_jax.errors import UserError
 from emanet_jax.models.segmenter import MEAN, STD, create_model
+from emanet_jax.prediction import attention_maps, attention_pages, predict
+from emanet_jax.prediction.attention_maps import Attention
 from emanet_jax.visualization.overlays import basis_colors, upsample
 from tests import tiny
 from tests.pictures import read, where
@@ -29,7 +29,7 @@ def attend(network):
   config, variables = network
   models = predict._models_by_stage(config, 7)
   assert [m.head.ema_unit.eval_stages for m in models] == [1, 2, 3]
-  return attention.create_attend(models, variables, (0, 3))
+  return attention_maps.create_attend(models, variables, (0, 3))
 
 
 def z_alone(config, variables, image, stages):
@@ -60,7 +60,7 @@ def test_stages_are_those_of_the_network_with_so_many(network, attend):
 
 
 def test_a_large_photo_is_looked_at_shrunk(attend, monkeypatch):
-  monkeypatch.setattr(attention, 'LOOK', 60)
+  monkeypatch.setattr(attention_maps, 'LOOK', 60)
   seen = attend(np.zeros((200, 120, 3), np.uint8))
   assert seen.image.shape == (60, 36, 3)
   assert seen.scale == 0.3
@@ -165,6 +165,6 @@ def test_networks_without_such_bases_are_refused(network):
   config, variables = network
   models = predict._models_by_stage(config, 7)
   with pytest.raises(UserError, match=r'bases is \(1, 4\); .* 0 to 3'):
-    attention.create_attend(models, variables, (1, 4))
+    attention_maps.create_attend(models, variables, (1, 4))
   with pytest.raises(UserError, match='this network has no bases'):
-    attention.create_attend([], variables)
+    attention_maps.create_attend([], variables)

@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from emanet_jax.data.datasets import cityscapes
 from emanet_jax.data.spec import DatasetSpec
 from emanet_jax.errors import UserError
-from emanet_jax.photos import encode_png
+from emanet_jax.prediction.photos import encode_png
 from emanet_jax.runtime import atomic
 
 _NAMED = 5  # missing photos named at most

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from emanet_jax.attention import Attention
+from emanet_jax.prediction.attention_maps import Attention
 from emanet_jax.visualization.figures import Panel, Row, page, save_png
 from emanet_jax.visualization.overlays import (
   basis_colors,

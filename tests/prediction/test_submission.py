@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emanet_jax import submission
 from emanet_jax.data import datasets
 from emanet_jax.errors import UserError
+from emanet_jax.prediction import submission
 
 # A name's path in the archive, as the server looks for it.
 PATHS = {

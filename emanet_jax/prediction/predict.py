@@ -19,8 +19,6 @@ import jax
 import ml_collections
 from absl import logging
 
-from emanet_jax.attention import create_attend
-from emanet_jax.attention_pages import create_pages
 from emanet_jax.config import as_plain_dict
 from emanet_jax.data import datasets
 from emanet_jax.data.preparation import prepared_directory
@@ -29,18 +27,20 @@ from emanet_jax.data.spec import DatasetSpec
 from emanet_jax.errors import UserError
 from emanet_jax.evaluation import evaluate
 from emanet_jax.inference import predictor
-from emanet_jax.looking import Progress, look
 from emanet_jax.models.segmenter import create_model
-from emanet_jax.photos import Photo, find_photos, split_photos
-from emanet_jax.results import (
+from emanet_jax.prediction.attention_maps import create_attend
+from emanet_jax.prediction.attention_pages import create_pages
+from emanet_jax.prediction.outputs import (
   Report,
   Writers,
   check_origin,
   create_writers,
   tell,
 )
+from emanet_jax.prediction.photos import Photo, find_photos, split_photos
+from emanet_jax.prediction.segment import Progress, look
+from emanet_jax.prediction.submission import get_format, pack
 from emanet_jax.state.inference_weights import open_trained, restore_trained
-from emanet_jax.submission import get_format, pack
 
 _AHEAD = 16  # results waiting to be written, at most
 

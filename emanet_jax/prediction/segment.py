@@ -17,7 +17,6 @@ import numpy as np
 from absl import logging
 from jaxtyping import Float, UInt8
 
-from emanet_jax import photos
 from emanet_jax.errors import UserError
 from emanet_jax.inference.predictor import (
   Protocol,
@@ -25,7 +24,8 @@ from emanet_jax.inference.predictor import (
   pad_images,
 )
 from emanet_jax.inference.views import padded_size
-from emanet_jax.photos import Photo
+from emanet_jax.prediction import photos
+from emanet_jax.prediction.photos import Photo
 from emanet_jax.runtime import sharding
 
 _SHAPE_STEP = 64  # sides of padded shapes are one more than a multiple

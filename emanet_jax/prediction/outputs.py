@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from emanet_jax.attention import Attention
 from emanet_jax.data.spec import DatasetSpec
 from emanet_jax.errors import UserError
-from emanet_jax.looking import Result
-from emanet_jax.photos import as_stored, encode_png
+from emanet_jax.prediction.attention_maps import Attention
+from emanet_jax.prediction.photos import as_stored, encode_png
+from emanet_jax.prediction.segment import Result
+from emanet_jax.prediction.submission import Format
 from emanet_jax.runtime.atomic import write
-from emanet_jax.submission import Format
 from emanet_jax.visualization.overlays import overlay
 
 Writer = Callable[[Path, Result, Attention | None], None]

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from emanet_jax import photos
 from emanet_jax.errors import UserError
+from emanet_jax.prediction import photos
 
 NOWHERE = pathlib.Path('nowhere')
 SIZE = (20, 30)

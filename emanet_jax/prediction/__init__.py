@@ -1,0 +1,1 @@
+"""Photos to label maps, overlays, attention maps and submissions."""
