@@ -7,12 +7,12 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from emanet_jax import train
 from emanet_jax.errors import UserError
 from emanet_jax.evaluation import evaluate
 from emanet_jax.prediction import predict
 from emanet_jax.progress import log_own_progress
 from emanet_jax.runtime import startup
+from emanet_jax.training import train
 
 CONFIG = config_flags.DEFINE_config_file(
   'config', help_string='Run book; any leaf can be set: --config.train.steps=9.'

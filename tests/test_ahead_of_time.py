@@ -19,11 +19,11 @@ import jax.numpy as jnp
 import pytest
 from jax.experimental import topologies
 
-from emanet_jax import train
 from emanet_jax.config import default_config
 from emanet_jax.models.segmenter import create_model
 from emanet_jax.runtime import sharding
 from emanet_jax.state import train_state
+from emanet_jax.training import train
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 HARDWARE = REPOSITORY / 'tests' / 'golden' / 'h100.textproto'

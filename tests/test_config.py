@@ -8,12 +8,12 @@ import pathlib
 import jax
 import pytest
 
-from emanet_jax import train
 from emanet_jax.config import default_config
 from emanet_jax.data import datasets
 from emanet_jax.errors import UserError
 from emanet_jax.models.segmenter import create_model
 from emanet_jax.state import train_state
+from emanet_jax.training import train
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 BOOKS = sorted(p.stem for p in (REPOSITORY / 'configs').glob('[a-z]*.py'))

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from emanet_jax import losses, optimizer
 from emanet_jax.config import default_config
 from emanet_jax.models import torch_names
 from emanet_jax.models.ema_unit import EMAUnit
@@ -15,6 +14,7 @@ from emanet_jax.models.segmenter import create_model
 from emanet_jax.models.torch_weights import network_from_torch
 from emanet_jax.state import train_state
 from emanet_jax.tools.convert_torch import variables_from_torch
+from emanet_jax.training import losses, optimizer
 from tests import recipe
 
 _FORWARD_ATOL = 2e-4

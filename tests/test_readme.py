@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emanet_jax.metric_writer import read_metrics
+from emanet_jax.training.metric_writer import read_metrics
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 

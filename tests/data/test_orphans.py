@@ -9,7 +9,7 @@ import uuid
 
 import pytest
 
-from emanet_jax.metric_writer import read_metrics
+from emanet_jax.training.metric_writer import read_metrics
 from tests import tiny
 
 SHARED_MEMORY = pathlib.Path('/dev/shm')

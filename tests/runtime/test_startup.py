@@ -10,10 +10,10 @@ import jax
 import numpy as np
 import pytest
 
-from emanet_jax import train
 from emanet_jax.config import default_config
 from emanet_jax.runtime import sharding, startup
 from emanet_jax.state.train_state import TrainState
+from emanet_jax.training import train
 from tests import tiny
 
 PAGE = os.sysconf('SC_PAGE_SIZE')

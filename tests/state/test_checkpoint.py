@@ -8,12 +8,12 @@ import orbax.checkpoint as ocp
 import pytest
 from flax import traverse_util
 
-from emanet_jax import train
 from emanet_jax.data import pipeline
 from emanet_jax.errors import UserError
 from emanet_jax.models.segmenter import create_model
 from emanet_jax.runtime import sharding
 from emanet_jax.state import checkpoint
+from emanet_jax.training import train
 from tests import tiny
 
 

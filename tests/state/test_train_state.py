@@ -12,10 +12,8 @@ from flax import traverse_util
 
 from emanet_jax.config import default_config
 from emanet_jax.errors import UserError
-from emanet_jax.losses import segmentation_loss
 from emanet_jax.models.resize import resize_bilinear
 from emanet_jax.models.segmenter import create_model, normalize
-from emanet_jax.optimizer import create_optimizer
 from emanet_jax.runtime import sharding
 from emanet_jax.state.train_state import (
   TrainState,
@@ -24,6 +22,8 @@ from emanet_jax.state.train_state import (
   take_weights,
   train_step,
 )
+from emanet_jax.training.losses import segmentation_loss
+from emanet_jax.training.optimizer import create_optimizer
 
 BATCH, CLASSES = 8, 3
 

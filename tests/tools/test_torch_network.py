@@ -9,11 +9,11 @@ import numpy as np
 import optax
 import pytest
 
-from emanet_jax import losses, optimizer
 from emanet_jax.config import default_config
 from emanet_jax.models.segmenter import create_model
 from emanet_jax.models.torch_weights import torch_from_variables
 from emanet_jax.state import train_state
+from emanet_jax.training import losses, optimizer
 from tests.numerics import relative_error
 
 pytestmark = pytest.mark.skipif(

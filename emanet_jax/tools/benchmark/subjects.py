@@ -9,15 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from emanet_jax import losses
 from emanet_jax.config import default_config
 from emanet_jax.models.ema_unit import EMAUnit
 from emanet_jax.models.segmenter import Segmenter, create_model
-from emanet_jax.optimizer import create_optimizer
 from emanet_jax.runtime import startup
 from emanet_jax.state import train_state
 from emanet_jax.tools.benchmark import flops
 from emanet_jax.tools.benchmark.contest import Subject
+from emanet_jax.training import losses
+from emanet_jax.training.optimizer import create_optimizer
 
 CLASSES = 21
 LEARNING_RATE = 0.009

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from emanet_jax.errors import UserError
-from emanet_jax.optimizer import create_optimizer, poly_schedule
+from emanet_jax.training.optimizer import create_optimizer, poly_schedule
 
 MOMENTUM, DECAY, BIAS = 0.9, 0.01, 2.0
 FROZEN = ('head', 'unit', 'conv_in')

@@ -13,19 +13,23 @@ import optax
 import orbax.checkpoint as ocp
 from absl import logging
 
-from emanet_jax import losses, optimizer
 from emanet_jax.config import as_plain_dict
 from emanet_jax.data import pipeline
 from emanet_jax.errors import UserError
 from emanet_jax.evaluation import evaluate, report
-from emanet_jax.metric_writer import MetricWriter, evaluated_steps, read_metrics
 from emanet_jax.models.segmenter import create_model
-from emanet_jax.prefetch import DevicePrefetch
 from emanet_jax.progress import Progress
 from emanet_jax.runtime import sharding, startup
 from emanet_jax.runtime.preemption import StopNotice
 from emanet_jax.state import checkpoint, train_state
 from emanet_jax.state.train_state import TrainState
+from emanet_jax.training import losses, optimizer
+from emanet_jax.training.metric_writer import (
+  MetricWriter,
+  evaluated_steps,
+  read_metrics,
+)
+from emanet_jax.training.prefetch import DevicePrefetch
 from emanet_jax.visualization import plots
 
 

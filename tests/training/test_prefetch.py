@@ -8,14 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from emanet_jax import train
 from emanet_jax.data.datasets import shapes
 from emanet_jax.data.iterator import TrainIterator
 from emanet_jax.data.prepared import Dataset
-from emanet_jax.metric_writer import read_metrics
-from emanet_jax.prefetch import DevicePrefetch
 from emanet_jax.runtime import sharding
 from emanet_jax.state.train_state import TrainState
+from emanet_jax.training import train
+from emanet_jax.training.metric_writer import read_metrics
+from emanet_jax.training.prefetch import DevicePrefetch
 from tests import tiny
 
 BATCH = 4

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from emanet_jax.errors import UserError
-from emanet_jax.losses import check_loss, segmentation_loss
+from emanet_jax.training.losses import check_loss, segmentation_loss
 
 CLASSES, SHAPE = 5, (2, 6, 7)
 

@@ -9,13 +9,13 @@ import jax
 import numpy as np
 import pytest
 
-from emanet_jax import train
 from emanet_jax.data import pipeline
 from emanet_jax.errors import UserError
 from emanet_jax.evaluation import evaluate
-from emanet_jax.metric_writer import read_metrics
 from emanet_jax.state import checkpoint
 from emanet_jax.state.train_state import TrainState
+from emanet_jax.training import train
+from emanet_jax.training.metric_writer import read_metrics
 from tests import tiny
 
 STEPS, BATCH = 20, 4  # As in tiny.CHANGES.

@@ -11,8 +11,13 @@ import numpy as np
 import pytest
 from tensorboardX.proto import event_pb2
 
-from emanet_jax import errors, metric_writer
-from emanet_jax.metric_writer import MetricWriter, evaluated_steps, read_metrics
+from emanet_jax import errors
+from emanet_jax.training import metric_writer
+from emanet_jax.training.metric_writer import (
+  MetricWriter,
+  evaluated_steps,
+  read_metrics,
+)
 
 
 def tensorboard_events(directory):
@@ -179,7 +184,7 @@ def test_wrong_records_are_refused(tmp_path):
 def test_a_forgotten_writer_neither_holds_the_process_nor_loses_lines(tmp_path):
   script = """
     import sys
-    from emanet_jax.metric_writer import MetricWriter
+    from emanet_jax.training.metric_writer import MetricWriter
     writer = MetricWriter(sys.argv[1])
     for step in range(500):
       writer.write(step, 'train', {'loss': 1.0})
