@@ -22,8 +22,8 @@ from jax import lax
 from jaxtyping import Bool, Float, Int
 
 from emanet_jax.array import Array
-from emanet_jax.models.atrous import library_conv
-from emanet_jax.models.convolution import conv2d
+from emanet_jax.models.convolution.atrous import library_conv
+from emanet_jax.models.convolution.conv2d import conv2d
 from emanet_jax.models.norm import BatchNorm
 
 # Kaiming's normal initialisation by fan-out: the authors' choice for the

@@ -9,7 +9,7 @@ from jax import lax
 from jaxtyping import Float
 
 from emanet_jax.array import Array
-from emanet_jax.models.platforms import by_platform
+from emanet_jax.models.convolution.platforms import by_platform
 
 
 def at_least_float32(x: Float[Array, '...']) -> Float[Array, '...']:

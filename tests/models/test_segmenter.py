@@ -10,7 +10,8 @@ from flax import traverse_util
 
 from emanet_jax.config import default_config
 from emanet_jax.errors import UserError
-from emanet_jax.models import convolution, layers, segmenter
+from emanet_jax.models import layers, segmenter
+from emanet_jax.models.convolution import conv2d
 from emanet_jax.models.resize import resize_bilinear
 from tests.numerics import normal, relative_error
 
@@ -165,7 +166,7 @@ def test_flax_convolutions_give_the_same(variables, quick_jit, monkeypatch):
 
   def noted(*args, **kwargs):
     ours.append(args)
-    return convolution.conv2d(*args, **kwargs)
+    return conv2d.conv2d(*args, **kwargs)
 
   monkeypatch.setattr(layers, 'conv2d', noted)
 

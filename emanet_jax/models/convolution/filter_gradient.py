@@ -20,9 +20,13 @@ from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Float
 
 from emanet_jax.array import Array
-from emanet_jax.models import winograd
-from emanet_jax.models.atrous import library_conv_or_patches, precision, taps
-from emanet_jax.models.platforms import by_platform
+from emanet_jax.models.convolution import winograd
+from emanet_jax.models.convolution.atrous import (
+  library_conv_or_patches,
+  precision,
+  taps,
+)
+from emanet_jax.models.convolution.platforms import by_platform
 
 # Channels up to which the taps of a kernel's row share one product: wider
 # products are faster, but the row has to be copied together.

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from emanet_jax.models import atrous, winograd
+from emanet_jax.models.convolution import atrous, winograd
 from tests.numerics import normal, relative_error
 
 SHAPES = [

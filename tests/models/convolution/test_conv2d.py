@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 from jax import lax
 
-from emanet_jax.models import atrous, convolution, filter_gradient, winograd
+from emanet_jax.models.convolution import (
+  atrous,
+  conv2d,
+  filter_gradient,
+  winograd,
+)
 from emanet_jax.runtime import sharding
 from tests.numerics import normal, relative_error, with_gradients
 
@@ -37,7 +42,7 @@ def check(jit, size, channels, features, stride, dilation):
     function = functools.partial(function, **options)
     return jit(lambda *inputs: with_gradients(function, inputs))
 
-  got = jitted(convolution.conv2d)(x, kernel)
+  got = jitted(conv2d.conv2d)(x, kernel)
   with jax.enable_x64(True):
     expected = jitted(plain_conv)(np.float64(x), np.float64(kernel))
   for ours, theirs in zip(got, expected, strict=True):
@@ -67,9 +72,9 @@ def test_convolution_and_its_gradients(
 def test_the_cases_above_take_every_way(monkeypatch, quick_jit):
   taken = []
   ways = {
-    '_whole': convolution,
-    '_tap_by_tap': convolution,
-    '_winograd': convolution,
+    '_whole': conv2d,
+    '_tap_by_tap': conv2d,
+    '_winograd': conv2d,
     '_of_taps': filter_gradient,
     '_of_winograd': filter_gradient,
   }
@@ -84,7 +89,7 @@ def test_the_cases_above_take_every_way(monkeypatch, quick_jit):
   check(quick_jit, 3, 7, 6, 1, 1)
   assert set(taken) >= {'_tap_by_tap', '_of_taps'}
   taken.clear()
-  monkeypatch.setattr(convolution, '_DENSE', 0.5)
+  monkeypatch.setattr(conv2d, '_DENSE', 0.5)
   check(quick_jit, 3, 8, 6, 1, 1)
   assert set(taken) >= {'_whole', '_of_taps'}
   assert '_tap_by_tap' not in taken
@@ -161,7 +166,7 @@ def test_tpus_convolve_by_patches_of_up_to_128_values(
   kernel = jnp.zeros((3, 3, channels, 64))
 
   def gradient(x, kernel):
-    conv = functools.partial(convolution.conv2d, stride=stride)
+    conv = functools.partial(conv2d.conv2d, stride=stride)
     return jax.grad(lambda kernel: jnp.square(conv(x, kernel)).sum())(kernel)
 
   lowered = jax.jit(gradient).trace(x, kernel)
@@ -182,7 +187,7 @@ def test_tpus_convolve_by_patches_of_up_to_128_values(
 def test_images_of_any_size_can_be_exported():
   x = jax.ShapeDtypeStruct(jax.export.symbolic_shape('b, h, w, 3'), jnp.float32)
   kernel = normal(3, 3, 3, 8).astype(np.float32)
-  conv = jax.jit(lambda x: convolution.conv2d(x, kernel, stride=2))
+  conv = jax.jit(lambda x: conv2d.conv2d(x, kernel, stride=2))
   exported = jax.export.export(conv, platforms=('cpu', 'tpu'))(x)
   image = normal(2, 9, 12, 3).astype(np.float32)
   np.testing.assert_allclose(
@@ -214,7 +219,7 @@ def test_bfloat16_convolution_keeps_the_kernels_precision(size):
   x = jnp.asarray(normal(2, 9, 12, 5), jnp.bfloat16)
   kernel = np.float32(normal(size, size, 5, 6, seed=1))
   kernel = np.asarray(jnp.asarray(kernel, jnp.bfloat16), np.float32)
-  out, pullback = jax.vjp(convolution.conv2d, x, kernel)
+  out, pullback = jax.vjp(conv2d.conv2d, x, kernel)
   cotangent = jnp.asarray(normal(*out.shape, seed=2), jnp.bfloat16)
   dx, dkernel = pullback(cotangent)
   exact, exact_pullback = jax.vjp(
@@ -239,7 +244,7 @@ def test_a_batch_over_devices_gives_the_same(
   x = np.float32(normal(4, 9, 9, channels))
   kernel = np.float32(normal(3, 3, channels, channels, seed=1))
   mesh = sharding.create_mesh(jax.devices()[:4])
-  function = functools.partial(convolution.conv2d, dilation=dilation)
+  function = functools.partial(conv2d.conv2d, dilation=dilation)
   run = quick_jit(lambda *inputs: with_gradients(function, inputs))
   alone = run(x, kernel)
   spread = run(
@@ -265,7 +270,7 @@ def test_other_platforms_get_nothing_that_is_for_cpus(
   def lowered(platform):
     x = jax.ShapeDtypeStruct((8, 9, 9, 512), dtype)
     kernel = jax.ShapeDtypeStruct((3, 3, 512, 512), jnp.float32)
-    function = functools.partial(convolution.conv2d, dilation=dilation)
+    function = functools.partial(conv2d.conv2d, dilation=dilation)
     run = jax.jit(lambda *inputs: with_gradients(function, inputs))
     return run.trace(x, kernel).lower(lowering_platforms=(platform,)).as_text()
 
@@ -297,6 +302,6 @@ def test_an_update_in_place_copies_no_kernel(size, stride):
     program = jax.jit(update, donate_argnums=0).lower(kernels).compile()
     return program.as_text().count(' copy(%kernels')
 
-  assert copied(functools.partial(convolution.conv2d, stride=stride)) == 0
+  assert copied(functools.partial(conv2d.conv2d, stride=stride)) == 0
   plain = functools.partial(plain_conv, stride=stride, dilation=1)
   assert copied(plain) == layers - 1  # all but that of the first layer

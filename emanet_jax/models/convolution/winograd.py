@@ -20,8 +20,8 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from emanet_jax.array import Array
-from emanet_jax.models.atrous import precision, reached
-from emanet_jax.models.platforms import by_platform
+from emanet_jax.models.convolution.atrous import precision, reached
+from emanet_jax.models.convolution.platforms import by_platform
 
 # Taken where its multiplications, padded tiles included, are less than this
 # share of the direct ones without padding; and from so many channels, of the

@@ -35,15 +35,15 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from emanet_jax.array import Array
-from emanet_jax.models import winograd
-from emanet_jax.models.atrous import (
+from emanet_jax.models.convolution import winograd
+from emanet_jax.models.convolution.atrous import (
   library_conv_or_patches,
   precision,
   reached,
   taps,
 )
-from emanet_jax.models.filter_gradient import filter_gradient
-from emanet_jax.models.platforms import by_platform
+from emanet_jax.models.convolution.filter_gradient import filter_gradient
+from emanet_jax.models.convolution.platforms import by_platform
 
 # CPUs convolve tap by tap where less than this share of a convolution's
 # products is with other than padding, or from so many channels on.
