@@ -8,10 +8,10 @@ import pytest
 from flax import traverse_util
 
 from emanet_jax.config import default_config
-from emanet_jax.models import torch_names
 from emanet_jax.models.ema_unit import EMAUnit
+from emanet_jax.models.pytorch import layouts
+from emanet_jax.models.pytorch.weights import network_from_torch
 from emanet_jax.models.segmenter import create_model
-from emanet_jax.models.torch_weights import network_from_torch
 from emanet_jax.state import train_state
 from emanet_jax.tools.convert_torch import variables_from_torch
 from emanet_jax.training import losses, optimizer
@@ -207,7 +207,7 @@ def _train(figures, dtype, steps):
   return model, states, np.array(trace), image
 
 
-_NAMES = torch_names.AUTHORS.names((3, 4, 6, 3))
+_NAMES = layouts.AUTHORS.names((3, 4, 6, 3))
 
 
 def _leaf(tree, torch_name):

@@ -26,7 +26,7 @@ from safetensors import numpy as safetensors
 
 from emanet_jax.config import as_plain_dict, default_config
 from emanet_jax.errors import UserError
-from emanet_jax.models.torch_weights import (
+from emanet_jax.models.pytorch.weights import (
   network_from_torch,
   torch_from_variables,
   variables_from_torch,

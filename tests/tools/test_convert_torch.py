@@ -12,13 +12,17 @@ from safetensors import numpy as safetensors
 
 from emanet_jax.errors import UserError
 from emanet_jax.evaluation import evaluate
+from emanet_jax.models.pytorch.weights import torch_from_variables
 from emanet_jax.models.segmenter import create_model
-from emanet_jax.models.torch_weights import torch_from_variables
 from emanet_jax.state import checkpoint
 from emanet_jax.tools import convert_torch
 from emanet_jax.tools.convert_torch import variables_from_torch
 from tests import tiny
-from tests.torch_names import authors_shapes, imagenet_shapes, weights
+from tests.models.pytorch.torch_names import (
+  authors_shapes,
+  imagenet_shapes,
+  weights,
+)
 
 BACKBONE = {'stage_sizes': (1, 1, 1, 1), 'width': 8, 'stem': (8, 8, 16)}
 # The network of tests.tiny, for the seven classes of `shapes`.
@@ -137,7 +141,7 @@ def test_a_step_of_a_run_goes_out_by_the_authors_names(run, tensors, tmp_path):
   content = torch.load(tmp_path / 'out.pth', weights_only=True)
   assert content.keys() == {'net', 'step'}
   assert content['step'] == 7
-  # The counters of tests.torch_names say 7, too.
+  # The counters of tests.models.pytorch.torch_names say 7, too.
   assert_equal({k: v.numpy() for k, v in content['net'].items()}, tensors)
   read, step = convert_torch.read(str(tmp_path / 'out.pth'))
   assert_equal(read, tensors)

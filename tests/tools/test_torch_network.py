@@ -10,8 +10,8 @@ import optax
 import pytest
 
 from emanet_jax.config import default_config
+from emanet_jax.models.pytorch.weights import torch_from_variables
 from emanet_jax.models.segmenter import create_model
-from emanet_jax.models.torch_weights import torch_from_variables
 from emanet_jax.state import train_state
 from emanet_jax.training import losses, optimizer
 from tests.numerics import relative_error

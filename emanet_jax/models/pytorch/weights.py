@@ -16,10 +16,10 @@ from flax import traverse_util
 
 from emanet_jax.config import default_config
 from emanet_jax.errors import UserError
-from emanet_jax.models import torch_names
 from emanet_jax.models.backbones.resnet import STAGE_SIZES
+from emanet_jax.models.pytorch import layouts
+from emanet_jax.models.pytorch.layouts import LAYOUTS, MU, Layout, Path
 from emanet_jax.models.segmenter import create_model
-from emanet_jax.models.torch_names import LAYOUTS, MU, Layout, Path
 
 _COUNTER = 'num_batches_tracked'  # of each normalisation; we have none
 _CLASSIFIER = ('fc.', 'head.fc.')  # of ImageNet, after a ResNet's backbone
@@ -30,7 +30,7 @@ def variables_from_torch(state_dict: dict[str, np.ndarray]) -> dict:
 
   Args:
     state_dict: Name → array, in PyTorch's layout, of one of
-      `torch_names.LAYOUTS`. A leading `module.`, and a ResNet's `backbone.`,
+      `layouts.LAYOUTS`. A leading `module.`, and a ResNet's `backbone.`,
       are dropped; `num_batches_tracked` counters and the ImageNet classifier
       `fc` have no counterpart.
 
@@ -55,7 +55,7 @@ def network_from_torch(
     if not name.endswith(_COUNTER)
   }
   layout, tensors = _recognise(tensors)
-  names = layout.names(torch_names.stage_sizes(tensors))
+  names = layout.names(layouts.stage_sizes(tensors))
   _refuse(
     {
       'the network has no place for': [
@@ -105,7 +105,7 @@ def torch_from_variables(
     UserError: No layout has all of these tensors.
   """
   found = traverse_util.flatten_dict(variables)
-  sizes = torch_names.stage_sizes(
+  sizes = layouts.stage_sizes(
     path[2].replace('_', '.') for path in found if path[1] == 'backbone'
   )
   for layout in LAYOUTS:

@@ -10,14 +10,14 @@ from flax import traverse_util
 
 from emanet_jax.config import default_config
 from emanet_jax.errors import UserError
-from emanet_jax.models.segmenter import create_model
-from emanet_jax.models.torch_weights import (
+from emanet_jax.models.pytorch.weights import (
   network_from_torch,
   torch_from_variables,
   variables_from_torch,
 )
+from emanet_jax.models.segmenter import create_model
 from tests import recipe
-from tests.torch_names import (
+from tests.models.pytorch.torch_names import (
   CLASSIC,
   V1C,
   authors_shapes,
