@@ -16,7 +16,7 @@ import numpy as np
 
 from emanet_jax.data import color, transforms
 from emanet_jax.data.iterator import TrainIterator
-from emanet_jax.data.preparation import open_dataset
+from emanet_jax.data.preparation.prepare import open_dataset
 from emanet_jax.data.prepared import Dataset
 from emanet_jax.errors import UserError
 

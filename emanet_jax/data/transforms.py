@@ -142,7 +142,7 @@ def decode(record: Mapping[str, Any]) -> dict[str, Any]:
   """Decodes a stored record.
 
   Args:
-    record: 'id', 'image' and 'label' as bytes, see `base.SegmentationBuilder`.
+    record: 'id', 'image' and 'label' as bytes, as `SegmentationBuilder` writes.
 
   Returns:
     'id': str, 'image': uint8 RGB [h, w, 3], 'label': uint8 [h, w].

@@ -19,8 +19,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
-from emanet_jax.data import checks
 from emanet_jax.data.prepared import Dataset
+from emanet_jax.data.reading import checks
 from emanet_jax.errors import UserError
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')

@@ -21,7 +21,7 @@ from absl import logging
 
 from emanet_jax.config import as_plain_dict
 from emanet_jax.data import datasets
-from emanet_jax.data.preparation import prepared_directory
+from emanet_jax.data.preparation.prepare import prepared_directory
 from emanet_jax.data.prepared import load_dataset
 from emanet_jax.data.spec import DatasetSpec
 from emanet_jax.errors import UserError

@@ -13,9 +13,9 @@ import sys
 
 from absl import app, flags, logging
 
-from emanet_jax.data import inspection, preparation
+from emanet_jax.data.preparation import inspection, prepare
+from emanet_jax.data.preparation.statistics import format_report
 from emanet_jax.data.prepared import Dataset, load_dataset
-from emanet_jax.data.survey import format_report
 from emanet_jax.errors import UserError
 from emanet_jax.progress import log_own_progress
 from emanet_jax.visualization import previews
@@ -65,7 +65,7 @@ def main(argv: list[str]) -> None:
 
 def _run(name: str) -> None:
   if not (_CHECK.value or _PREVIEW.value):
-    preparation.prepare(
+    prepare.prepare(
       name,
       _MANUAL_DIR.value,
       _DATA_DIR.value,
@@ -78,7 +78,7 @@ def _run(name: str) -> None:
       '--check and --preview look at what is prepared in --data_dir; leave '
       '--manual_dir out, or prepare first, without them.'
     )
-  dataset = load_dataset(preparation.prepared_directory(name, _DATA_DIR.value))
+  dataset = load_dataset(prepare.prepared_directory(name, _DATA_DIR.value))
   if _PREVIEW.value:
     _preview(dataset)
   if _CHECK.value:

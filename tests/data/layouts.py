@@ -7,7 +7,8 @@ import numpy as np
 import scipy.io
 from PIL import Image
 
-from emanet_jax.data import pipeline, preparation
+from emanet_jax.data import pipeline
+from emanet_jax.data.preparation import prepare as preparation
 
 
 def write_photo(path, height=30, width=40, seed=0, mode='RGB', **how):

@@ -46,7 +46,7 @@ def test_unknown_name_lists_the_known_ones():
 
 def test_helpers_are_no_data_sets():
   with pytest.raises(UserError, match='Unknown data set'):
-    datasets.get_dataset('base')
+    datasets.get_dataset('builder')
 
 
 def test_camvid_void_is_ignored_and_both_suffixes_do(

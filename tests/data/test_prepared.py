@@ -11,12 +11,13 @@ import time
 
 import pytest
 
-from emanet_jax.data import pipeline, preparation
-from emanet_jax.data.datasets import base
+from emanet_jax.data import pipeline
 from emanet_jax.data.datasets import camvid as camvid_module
-from emanet_jax.data.files import Files
+from emanet_jax.data.preparation import prepare as preparation
+from emanet_jax.data.preparation.statistics import Survey, format_report
 from emanet_jax.data.prepared import load_dataset
-from emanet_jax.data.survey import Survey, format_report
+from emanet_jax.data.reading import builder
+from emanet_jax.data.reading.files import Files
 from emanet_jax.errors import UserError
 from tests.data.layouts import (
   examples,
@@ -65,7 +66,7 @@ def test_a_failed_preparation_leaves_nothing_to_load(
 # Prepares Shapes and waits for a line on stdin before val_0003.
 SLOW = """
 import sys
-from emanet_jax.data import preparation
+from emanet_jax.data.preparation import prepare as preparation
 from emanet_jax.data.datasets import shapes
 draw = shapes.draw_example
 def slow(split, index):
@@ -128,7 +129,7 @@ def test_shards_keep_every_example_in_order(camvid, tmp_path, monkeypatch):
     write_photo(camvid / 'train' / f'{name}.jpg', seed=i)
     write_label(camvid / 'trainannot' / f'{name}.png', [i % 11])
   photo = (camvid / 'train' / 'x00.jpg').stat().st_size
-  monkeypatch.setattr(base, '_SHARD_BYTES', 4 * photo)
+  monkeypatch.setattr(builder, '_SHARD_BYTES', 4 * photo)
   dataset = prepare('camvid', camvid, tmp_path / 'prepared')
   assert len(list(dataset.directory.glob('camvid-train*'))) >= 5
   found = examples(dataset, 'train')
@@ -145,7 +146,7 @@ def test_more_than_a_shard_of_memory_is_never_held(camvid, tmp_path):
   builder = camvid_module.Builder(data_dir=tmp_path, file_format='array_record')
   builder.spec = camvid_module.SPEC
   items = builder.find(Files(camvid, {}, tmp_path))['train']
-  builder.survey = Survey(builder.spec, {'train': len(items)}, 0.0)
+  builder.statistics = Survey(builder.spec, {'train': len(items)}, 0.0)
   read = []
   original = builder.read
   builder.read = lambda item: (read.append(item.id), original(item))[1]
@@ -179,7 +180,7 @@ def test_bad_examples_are_left_out_and_listed(camvid, tmp_path):
 
 
 def test_all_examples_of_a_shard_may_be_bad(camvid, tmp_path, monkeypatch):
-  monkeypatch.setattr(base, '_SHARD_BYTES', 1)
+  monkeypatch.setattr(builder, '_SHARD_BYTES', 1)
   (camvid / 'train' / 'train1.png').write_bytes(b'')
   dataset = prepare('camvid', camvid, tmp_path / 'out', max_bad_share=0.5)
   assert list(examples(dataset, 'train')) == ['train0', 'train2']

@@ -14,7 +14,7 @@ from array_record.python import array_record_module
 from PIL import Image
 
 from emanet_jax.config import default_config
-from emanet_jax.data import inspection
+from emanet_jax.data.preparation import inspection
 from emanet_jax.data.prepared import load_dataset
 from emanet_jax.visualization import previews
 from emanet_jax.visualization.previews import preview_page

@@ -1,23 +1,22 @@
 """Data sets found by name: one file here is one data set.
 
 A new benchmark is one new file whose name is the data set's name and which
-holds a class `Builder` (see `base.SegmentationBuilder`); nothing else changes.
+holds a class `Builder` (see `SegmentationBuilder`); nothing else changes.
 """
 
 import importlib
 import pkgutil
 
-from emanet_jax.data.datasets import base
+from emanet_jax.data.reading import builder
 from emanet_jax.errors import UserError
 
 
 def known_datasets() -> list[str]:
   """Returns the sorted names that `get_dataset` accepts."""
-  names = (module.name for module in pkgutil.iter_modules(__path__))
-  return sorted(name for name in names if name != 'base')
+  return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
-def get_dataset(name: str) -> type[base.SegmentationBuilder]:
+def get_dataset(name: str) -> type[builder.SegmentationBuilder]:
   """Finds a data set by name; only its own file is imported.
 
   Args:

@@ -10,10 +10,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 
-from emanet_jax.data import checks, labels, two_folders
-from emanet_jax.data.datasets import base
-from emanet_jax.data.files import File, Files
-from emanet_jax.data.spec import IGNORE_LABEL, DatasetSpec, Item
+from emanet_jax.data.reading import builder, checks, labels, two_folders
+from emanet_jax.data.reading.example import Item
+from emanet_jax.data.reading.files import File, Files
+from emanet_jax.data.spec import IGNORE_LABEL, DatasetSpec
 from emanet_jax.errors import UserError
 
 _VOID = 11
@@ -65,7 +65,7 @@ SPEC = DatasetSpec(
 )
 
 
-class Builder(base.SegmentationBuilder, skip_registration=True):
+class Builder(builder.SegmentationBuilder, skip_registration=True):
   """The layout of the SegNet tutorial."""
 
   name = 'camvid'

@@ -13,10 +13,16 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 
-from emanet_jax.data import checks, label_table, labels, two_folders
-from emanet_jax.data.datasets import base
-from emanet_jax.data.files import File, Files
-from emanet_jax.data.spec import DatasetSpec, Item
+from emanet_jax.data.reading import (
+  builder,
+  checks,
+  label_table,
+  labels,
+  two_folders,
+)
+from emanet_jax.data.reading.example import Item
+from emanet_jax.data.reading.files import File, Files
+from emanet_jax.data.spec import DatasetSpec
 from emanet_jax.errors import UserError
 
 # By trainId: name, labelId, the publisher's colour.
@@ -78,7 +84,7 @@ SPEC = DatasetSpec(
 )
 
 
-class Builder(base.SegmentationBuilder, skip_registration=True):
+class Builder(builder.SegmentationBuilder, skip_registration=True):
   """The official layout, with a folder for each city."""
 
   name = 'cityscapes'

@@ -13,11 +13,17 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 
-from emanet_jax.data import checks, label_table, labels, voc_layout
-from emanet_jax.data.datasets import base
-from emanet_jax.data.files import File, Files
-from emanet_jax.data.palette import voc_color
-from emanet_jax.data.spec import DatasetSpec, Item
+from emanet_jax.data.reading import (
+  builder,
+  checks,
+  label_table,
+  labels,
+  voc_layout,
+)
+from emanet_jax.data.reading.example import Item
+from emanet_jax.data.reading.files import File, Files
+from emanet_jax.data.reading.palette import voc_color
+from emanet_jax.data.spec import DatasetSpec
 from emanet_jax.errors import UserError
 
 _NAMES = """
@@ -75,7 +81,7 @@ SPEC = DatasetSpec(
 )
 
 
-class Builder(base.SegmentationBuilder, skip_registration=True):
+class Builder(builder.SegmentationBuilder, skip_registration=True):
   """The publisher's layout."""
 
   name = 'coco_stuff10k'

@@ -11,10 +11,17 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 
-from emanet_jax.data import checks, label_table, labels, two_folders
-from emanet_jax.data.datasets import base, coco_stuff10k
-from emanet_jax.data.files import File, Files
-from emanet_jax.data.spec import DatasetSpec, Item
+from emanet_jax.data.datasets import coco_stuff10k
+from emanet_jax.data.reading import (
+  builder,
+  checks,
+  label_table,
+  labels,
+  two_folders,
+)
+from emanet_jax.data.reading.example import Item
+from emanet_jax.data.reading.files import File, Files
+from emanet_jax.data.spec import DatasetSpec
 from emanet_jax.errors import UserError
 
 _ROOTS = ('', 'coco_stuff164k/', 'coco/', 'dataset/')
@@ -48,7 +55,7 @@ SPEC = DatasetSpec(
 )
 
 
-class Builder(base.SegmentationBuilder, skip_registration=True):
+class Builder(builder.SegmentationBuilder, skip_registration=True):
   """The archives, or any of the usual ways of unpacking them."""
 
   name = 'coco_stuff164k'

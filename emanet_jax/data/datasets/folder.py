@@ -26,15 +26,15 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 
-from emanet_jax.data import checks
-from emanet_jax.data.class_list import ClassList, read_classes
-from emanet_jax.data.datasets import base
-from emanet_jax.data.files import File, Files
-from emanet_jax.data.masks import read_mask
-from emanet_jax.data.pairs import find_splits
-from emanet_jax.data.palette import voc_color
-from emanet_jax.data.spec import IGNORE_LABEL, DatasetSpec, Example, Item
-from emanet_jax.data.tree import Tree, read_tree
+from emanet_jax.data.reading import builder, checks
+from emanet_jax.data.reading.class_list import ClassList, read_classes
+from emanet_jax.data.reading.example import Example, Item
+from emanet_jax.data.reading.files import File, Files
+from emanet_jax.data.reading.masks import read_mask
+from emanet_jax.data.reading.pairs import find_splits
+from emanet_jax.data.reading.palette import voc_color
+from emanet_jax.data.reading.tree import Tree, read_tree
+from emanet_jax.data.spec import IGNORE_LABEL, DatasetSpec
 from emanet_jax.errors import UserError
 
 _CLASS_LISTS = ('classes.txt', 'class_names.txt', 'labelmap.txt')
@@ -56,7 +56,7 @@ SPEC = DatasetSpec(
 )
 
 
-class Builder(base.SegmentationBuilder, skip_registration=True):
+class Builder(builder.SegmentationBuilder, skip_registration=True):
   """Any folder of photos and masks."""
 
   name = 'folder'

@@ -17,12 +17,12 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 
-from emanet_jax.data import checks, voc_layout
-from emanet_jax.data.datasets import base
-from emanet_jax.data.files import File, Files
-from emanet_jax.data.labels import decode_rle
-from emanet_jax.data.palette import voc_color
-from emanet_jax.data.spec import IGNORE_LABEL, DatasetSpec, Example, Item
+from emanet_jax.data.reading import builder, checks, voc_layout
+from emanet_jax.data.reading.example import Example, Item
+from emanet_jax.data.reading.files import File, Files
+from emanet_jax.data.reading.labels import decode_rle
+from emanet_jax.data.reading.palette import voc_color
+from emanet_jax.data.spec import IGNORE_LABEL, DatasetSpec
 from emanet_jax.errors import UserError
 
 _ANNOTATIONS = 'trainval_merged.json'
@@ -139,7 +139,7 @@ class _Annotated(Item):
   segments: Sequence[tuple[int, str | list[int]]]
 
 
-class Builder(base.SegmentationBuilder, skip_registration=True):
+class Builder(builder.SegmentationBuilder, skip_registration=True):
   """VOC 2010 photos with the annotations of the Detail API."""
 
   name = 'pascal_context'

@@ -3,7 +3,7 @@
 import dataclasses
 
 from emanet_jax.data.datasets import pascal_context
-from emanet_jax.data.palette import voc_color
+from emanet_jax.data.reading.palette import voc_color
 
 _CLASSES = tuple(pascal_context.NAMES.values())
 

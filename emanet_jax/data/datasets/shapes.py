@@ -14,11 +14,11 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Float32, UInt8
 
-from emanet_jax.data import drawing
-from emanet_jax.data.datasets import base
-from emanet_jax.data.drawing import Grid
-from emanet_jax.data.files import Files
-from emanet_jax.data.spec import IGNORE_LABEL, DatasetSpec, Example
+from emanet_jax.data.reading import builder, drawing
+from emanet_jax.data.reading.drawing import Grid
+from emanet_jax.data.reading.example import Example
+from emanet_jax.data.reading.files import Files
+from emanet_jax.data.spec import IGNORE_LABEL, DatasetSpec
 
 # Few sizes, since evaluation compiles once for each.
 _SIZES = ((96, 128), (128, 96), (112, 112), (128, 128))
@@ -53,7 +53,7 @@ SPEC = DatasetSpec(
 )
 
 
-class Builder(base.SegmentationBuilder, skip_registration=True):
+class Builder(builder.SegmentationBuilder, skip_registration=True):
   """Draws the images instead of reading them."""
 
   name = 'shapes'

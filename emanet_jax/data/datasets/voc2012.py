@@ -11,11 +11,11 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 
-from emanet_jax.data import checks, labels, voc_layout
-from emanet_jax.data.datasets import base
-from emanet_jax.data.files import File, Files
-from emanet_jax.data.palette import voc_color
-from emanet_jax.data.spec import DatasetSpec, Item
+from emanet_jax.data.reading import builder, checks, labels, voc_layout
+from emanet_jax.data.reading.example import Item
+from emanet_jax.data.reading.files import File, Files
+from emanet_jax.data.reading.palette import voc_color
+from emanet_jax.data.spec import DatasetSpec
 from emanet_jax.errors import UserError
 
 _SBD = 'benchmark_RELEASE/dataset'
@@ -79,7 +79,7 @@ SPEC = DatasetSpec(
 )
 
 
-class Builder(base.SegmentationBuilder, skip_registration=True):
+class Builder(builder.SegmentationBuilder, skip_registration=True):
   """The official VOCdevkit layout."""
 
   name = 'voc2012'

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 
 import tensorflow_datasets as tfds
 
-from emanet_jax.data import checks, voc_layout
-from emanet_jax.data.datasets import base, voc2012
-from emanet_jax.data.files import Files
-from emanet_jax.data.spec import Item
+from emanet_jax.data.datasets import voc2012
+from emanet_jax.data.reading import builder, checks, voc_layout
+from emanet_jax.data.reading.example import Item
+from emanet_jax.data.reading.files import Files
 from emanet_jax.errors import UserError
 
 SPEC = dataclasses.replace(
@@ -27,7 +27,7 @@ SPEC = dataclasses.replace(
 )
 
 
-class Builder(base.SegmentationBuilder, skip_registration=True):
+class Builder(builder.SegmentationBuilder, skip_registration=True):
   """The official VOCdevkit layout, without labels."""
 
   name = 'voc2012_test'

@@ -5,7 +5,7 @@ import unicodedata
 import numpy as np
 from PIL import Image
 
-from emanet_jax.data.palette import voc_color
+from emanet_jax.data.reading.palette import voc_color
 from tests.data.layouts import write_photo
 
 SIZE = (30, 40)

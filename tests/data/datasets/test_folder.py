@@ -5,9 +5,9 @@ import shutil
 import numpy as np
 import pytest
 
-from emanet_jax.data import pairs
-from emanet_jax.data.palette import voc_color
 from emanet_jax.data.prepared import load_dataset
+from emanet_jax.data.reading import pairs
+from emanet_jax.data.reading.palette import voc_color
 from tests.data.datasets import miniature
 from tests.data.datasets.own_folder import (
   COLORED,

@@ -10,12 +10,14 @@ import ml_collections
 import tensorflow_datasets as tfds
 from absl import logging
 
-from emanet_jax.data import datasets, origin
-from emanet_jax.data.files import Files
+from emanet_jax.data import datasets
+from emanet_jax.data.preparation import provenance
+from emanet_jax.data.preparation.lock import alone
+from emanet_jax.data.preparation.statistics import Survey, format_report
 from emanet_jax.data.prepared import SUMMARY, Dataset, load_dataset
-from emanet_jax.data.scratch import alone
+from emanet_jax.data.reading.builder import SegmentationBuilder
+from emanet_jax.data.reading.files import Files
 from emanet_jax.data.spec import DatasetSpec
-from emanet_jax.data.survey import Survey, format_report
 from emanet_jax.errors import UserError
 
 
@@ -50,7 +52,7 @@ def open_dataset(
       allow_partial=config.allow_partial,
     )
   dataset = load_dataset(directory)
-  origin.check(dataset, config.manual_dir, _data_dir(config.data_dir))
+  provenance.check(dataset, config.manual_dir, _data_dir(config.data_dir))
   _check_splits(dataset, splits)
   if not config.allow_partial:
     _check_counts(dataset.spec, dataset.counts, directory, splits)
@@ -107,8 +109,8 @@ def prepare(
   with alone(_data_dir(data_dir), name) as scratch:
     if target.exists():
       dataset = load_dataset(target)
-      origin.check(dataset, manual_dir, _data_dir(data_dir))
-      origin.tell_what_is_left(dataset, manual_dir, scratch)
+      provenance.check(dataset, manual_dir, _data_dir(data_dir))
+      provenance.tell_what_is_left(dataset, manual_dir, scratch)
       return dataset
     builder = builder_class(data_dir=scratch, file_format='array_record')
     builder.spec = spec = builder_class.SPEC
@@ -124,7 +126,7 @@ def prepare(
       root or 'the generator',
       target,
     )
-    builder.survey = Survey(builder.spec, counts, max_bad_share)
+    builder.statistics = Survey(builder.spec, counts, max_bad_share)
     written = _write(builder, root, _data_dir(data_dir))
     target.parent.mkdir(exist_ok=True)
     os.rename(written, target)
@@ -167,7 +169,7 @@ def _check_splits(dataset: Dataset, splits: Sequence[str]) -> None:
 
 
 def _write(
-  builder: datasets.base.SegmentationBuilder,
+  builder: SegmentationBuilder,
   root: pathlib.Path | None,
   data_dir: pathlib.Path,
 ) -> str:
@@ -176,16 +178,16 @@ def _write(
   written = pathlib.Path(builder.data_dir)
   summary = {'origin': str(root or ''), 'listing': ''}
   if root and not builder.spec.num_examples:  # nobody published this
-    summary['listing'] = origin.listing(root, data_dir)
+    summary['listing'] = provenance.listing(root, data_dir)
   try:
     builder.download_and_prepare()
-    builder.survey.check()
+    builder.statistics.check()
     if not builder.spec.num_examples:
       builder.spec = dataclasses.replace(
-        builder.spec, num_examples=builder.survey.counts()
+        builder.spec, num_examples=builder.statistics.counts()
       )
     summary['spec'] = dataclasses.asdict(builder.spec)
-    summary['report'] = builder.survey.report()
+    summary['report'] = builder.statistics.report()
     (written / SUMMARY).write_text(json.dumps(summary, indent=1))
     dataset = load_dataset(written)
     for split in dataset.counts:
@@ -194,7 +196,7 @@ def _write(
   except UserError:
     raise
   # The ArrayRecord writer raises RuntimeError for a disk that is full; what
-  # reading raises is `base.ReadingError`.
+  # reading raises is `builder.ReadingError`.
   except (OSError, RuntimeError) as error:
     raise UserError(
       f'{builder.spec.name} could not be written to {written} ({error}). Make '
@@ -213,7 +215,7 @@ def _manual_root(
       ' or --config.data.data_dir where it is prepared already). '
       f'{spec.download}'
     )
-  root = origin.resolve(manual_dir)
+  root = provenance.resolve(manual_dir)
   if not root.exists():
     raise UserError(
       f'manual_dir {root} is no folder; expected the published '

@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Int
 from PIL import Image
 
-from emanet_jax.data.spec import IGNORE_LABEL, DatasetSpec, Example, Item
+from emanet_jax.data.reading.example import Example, Item
+from emanet_jax.data.spec import IGNORE_LABEL, DatasetSpec
 from emanet_jax.errors import UserError
 
 _EXIF_ORIENTATION = 0x0112

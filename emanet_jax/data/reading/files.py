@@ -10,7 +10,7 @@ import pathlib
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from emanet_jax.data import archives
+from emanet_jax.data.reading import archives
 from emanet_jax.errors import UserError
 
 

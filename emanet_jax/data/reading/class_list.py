@@ -3,7 +3,7 @@
 import dataclasses
 import re
 
-from emanet_jax.data.files import File
+from emanet_jax.data.reading.files import File
 from emanet_jax.data.spec import IGNORE_LABEL
 from emanet_jax.errors import UserError, listed
 

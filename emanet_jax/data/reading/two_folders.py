@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from emanet_jax.data.files import File, Files
-from emanet_jax.data.spec import Item
+from emanet_jax.data.reading.example import Item
+from emanet_jax.data.reading.files import File, Files
 
 
 def find_pairs(

@@ -9,8 +9,8 @@ import zipfile
 
 import pytest
 
-from emanet_jax.data.archives import verify
-from emanet_jax.data.files import Files
+from emanet_jax.data.reading.archives import verify
+from emanet_jax.data.reading.files import Files
 from emanet_jax.errors import UserError
 from tests.data.layouts import pack
 

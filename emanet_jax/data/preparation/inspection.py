@@ -7,10 +7,10 @@ import grain
 import numpy as np
 from absl import logging
 
-from emanet_jax.data import checks
-from emanet_jax.data.pace import Pace
+from emanet_jax.data.preparation.pace import Pace
 from emanet_jax.data.prepared import Dataset
-from emanet_jax.data.spec import Example
+from emanet_jax.data.reading import checks
+from emanet_jax.data.reading.example import Example
 from emanet_jax.errors import UserError
 
 

@@ -12,17 +12,17 @@ import hashlib
 import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import grain
 import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 
-from emanet_jax.data import checks, labels
-from emanet_jax.data.files import File, Files
-from emanet_jax.data.spec import IGNORE_LABEL, DatasetSpec, Example, Item
-from emanet_jax.data.survey import Survey
+from emanet_jax.data.reading import checks, labels
+from emanet_jax.data.reading.example import Example, Item
+from emanet_jax.data.reading.files import File, Files
+from emanet_jax.data.spec import IGNORE_LABEL, DatasetSpec
 from emanet_jax.errors import UserError
 
 _NUM_THREADS = os.cpu_count() or 1
@@ -34,6 +34,22 @@ class ReadingError(Exception):
 
   Of no type that the writing of records raises, for which it would be taken.
   """
+
+
+class Statistics(Protocol):
+  """What is told of each example; `preparation.statistics` collects it."""
+
+  def add(
+    self,
+    split: str,
+    size: tuple[int, int],
+    counts: np.ndarray,
+    digest: bytes,
+  ) -> None:
+    """Takes a good example: its size, pixels a label, and digest."""
+
+  def add_bad(self, split: str, error: UserError) -> None:
+    """Takes what is wrong with a bad one; raises it when it is too many."""
 
 
 class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
@@ -52,10 +68,10 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
   # would also need importlib_resources, which TFDS 4.9.10 forgets to require.
   url_infos: ClassVar[dict[str, Any]] = {}
 
-  # Set by `emanet_jax.data.preparation` before anything is generated.
+  # Set by `emanet_jax.data.preparation.prepare` before anything is generated.
   spec: DatasetSpec
   found: Mapping[str, Sequence[Any]]
-  survey: Survey
+  statistics: Statistics
 
   @abc.abstractmethod
   def find(self, files: Files | None) -> Mapping[str, Sequence[Any]]:
@@ -140,10 +156,10 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     )
     for index, result in enumerate(ready):
       if isinstance(result, UserError):
-        self.survey.add_bad(split, result)
+        self.statistics.add_bad(split, result)
         yield None
       else:
-        self.survey.add(split, result.size, result.counts, result.digest)
+        self.statistics.add(split, result.size, result.counts, result.digest)
         yield index, result.record
 
   def _read_and_check(self, item: Any) -> 'UserError | _Checked':

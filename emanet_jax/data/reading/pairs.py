@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 from absl import logging
 
-from emanet_jax.data.files import File
-from emanet_jax.data.spec import Item
-from emanet_jax.data.split_lists import (
+from emanet_jax.data.reading.example import Item
+from emanet_jax.data.reading.files import File
+from emanet_jax.data.reading.split_lists import (
   PHOTO_FOLDERS,
   SPLITS,
   UNDIVIDED,
@@ -14,7 +14,7 @@ from emanet_jax.data.split_lists import (
   photo_name,
   read_rows,
 )
-from emanet_jax.data.tree import LOSSY, Tree, plain, split_suffix
+from emanet_jax.data.reading.tree import LOSSY, Tree, plain, split_suffix
 from emanet_jax.errors import UserError, listed
 
 _MASK_FOLDERS = ('masks', 'SegmentationClassPNG', 'SegmentationClass')

@@ -2,8 +2,8 @@
 
 import pytest
 
-from emanet_jax.data.class_list import read_classes
-from emanet_jax.data.files import Files
+from emanet_jax.data.reading.class_list import read_classes
+from emanet_jax.data.reading.files import Files
 from emanet_jax.errors import UserError
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)

@@ -6,9 +6,9 @@ import pathlib
 from absl import logging
 
 from emanet_jax.data import datasets
-from emanet_jax.data.files import Files
+from emanet_jax.data.preparation.statistics import format_report
 from emanet_jax.data.prepared import Dataset
-from emanet_jax.data.survey import format_report
+from emanet_jax.data.reading.files import Files
 from emanet_jax.errors import UserError
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import Int
 
-from emanet_jax.data.pace import Pace
+from emanet_jax.data.preparation.pace import Pace
 from emanet_jax.data.spec import IGNORE_LABEL, DatasetSpec
 from emanet_jax.errors import UserError
 

@@ -18,9 +18,9 @@ import numpy as np
 from jaxtyping import Int32, UInt8, UInt16
 from PIL import Image
 
-from emanet_jax.data.checks import bits, open_image
-from emanet_jax.data.class_list import ClassList
-from emanet_jax.data.files import File
+from emanet_jax.data.reading.checks import bits, open_image
+from emanet_jax.data.reading.class_list import ClassList
+from emanet_jax.data.reading.files import File
 from emanet_jax.data.spec import IGNORE_LABEL
 from emanet_jax.errors import UserError, listed
 

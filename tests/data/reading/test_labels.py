@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from emanet_jax.data.labels import decode_rle
+from emanet_jax.data.reading.labels import decode_rle
 from tests.data.run_lengths import run_lengths
 
 

@@ -1,6 +1,6 @@
 """What the releases of PASCAL VOC, and sets made like them, have in common."""
 
-from emanet_jax.data.files import File, Files
+from emanet_jax.data.reading.files import File, Files
 from emanet_jax.data.spec import DatasetSpec
 from emanet_jax.errors import UserError
 

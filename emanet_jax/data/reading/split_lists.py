@@ -3,8 +3,8 @@
 import csv
 from collections.abc import Container
 
-from emanet_jax.data.files import File
-from emanet_jax.data.tree import Tree, plain, split_suffix
+from emanet_jax.data.reading.files import File
+from emanet_jax.data.reading.tree import Tree, plain, split_suffix
 from emanet_jax.errors import UserError, listed
 
 # What people call the splits.

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emanet_jax.data.class_list import read_classes
-from emanet_jax.data.files import Files
-from emanet_jax.data.masks import read_mask
+from emanet_jax.data.reading.class_list import read_classes
+from emanet_jax.data.reading.files import Files
+from emanet_jax.data.reading.masks import read_mask
 from emanet_jax.errors import UserError
 from tests.data.rare_pictures import COLORS, packed
 

@@ -4,7 +4,7 @@ import posixpath
 import unicodedata
 from collections.abc import Mapping
 
-from emanet_jax.data.files import File, Files
+from emanet_jax.data.reading.files import File, Files
 
 LOSSY = ('jpg', 'jpeg', 'webp')
 _SUFFIXES = (*LOSSY, 'png', 'bmp', 'tif', 'tiff')

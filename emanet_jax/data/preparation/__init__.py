@@ -1,0 +1,1 @@
+"""Archives or a folder to records, once: checks, statistics, report."""

@@ -1,0 +1,1 @@
+"""Publishers' files, archives, masks and lists to arrays."""
