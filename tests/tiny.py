@@ -23,7 +23,7 @@ import orbax.checkpoint as ocp
 from PIL import Image
 
 from configs import shapes
-from emanet_jax.data import pipeline
+from emanet_jax.data.input import pipeline
 from emanet_jax.state import checkpoint
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]

@@ -12,7 +12,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from emanet_jax.config import as_plain_dict
-from emanet_jax.data import pipeline
+from emanet_jax.data.input import pipeline
 from emanet_jax.data.spec import IGNORE_LABEL
 from emanet_jax.errors import UserError
 from emanet_jax.evaluation import metrics, report

@@ -13,7 +13,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from emanet_jax.config import as_plain_dict, differences
-from emanet_jax.data.iterator import TrainIterator
+from emanet_jax.data.input.iterator import TrainIterator
 from emanet_jax.errors import UserError
 from emanet_jax.state.train_state import TrainState
 

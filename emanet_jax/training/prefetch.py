@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from emanet_jax.data.iterator import TrainIterator
+from emanet_jax.data.input.iterator import TrainIterator
 from emanet_jax.runtime.sharding import global_batch
 
 

@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from emanet_jax.config import as_plain_dict
-from emanet_jax.data import pipeline
+from emanet_jax.data.input import pipeline
 from emanet_jax.errors import UserError
 from emanet_jax.evaluation import evaluate, report
 from emanet_jax.models.segmenter import create_model

@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from emanet_jax.data import color, transforms
+from emanet_jax.data.input import transforms
+from emanet_jax.data.input.augmentations import color
 from emanet_jax.data.prepared import Dataset
 from emanet_jax.data.spec import IGNORE_LABEL
 from emanet_jax.visualization.figures import Panel, Row, page, save_png

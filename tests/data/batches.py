@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from emanet_jax.data import pipeline
+from emanet_jax.data.input import pipeline
 
 
 def take(iterator, count):

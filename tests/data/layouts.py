@@ -7,7 +7,7 @@ import numpy as np
 import scipy.io
 from PIL import Image
 
-from emanet_jax.data import pipeline
+from emanet_jax.data.input import pipeline
 from emanet_jax.data.preparation import prepare as preparation
 
 

@@ -11,8 +11,8 @@ import time
 
 import pytest
 
-from emanet_jax.data import pipeline
 from emanet_jax.data.datasets import camvid as camvid_module
+from emanet_jax.data.input import pipeline
 from emanet_jax.data.preparation import prepare as preparation
 from emanet_jax.data.preparation.statistics import Survey, format_report
 from emanet_jax.data.prepared import load_dataset

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emanet_jax.data import pipeline
 from emanet_jax.data.datasets import get_dataset
+from emanet_jax.data.input import pipeline
 from emanet_jax.errors import UserError
 from emanet_jax.evaluation import evaluate
 from emanet_jax.inference import batching, predictor

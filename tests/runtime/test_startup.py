@@ -128,7 +128,7 @@ def test_memory_that_is_kept_is_bounded(used, trimmed, monkeypatch):
 def test_the_allocator_tells_what_is_in_use():
   (used,) = run(
     'import ctypes, numpy as np\n'
-    'from emanet_jax import startup\n'
+    'from emanet_jax.runtime import startup\n'
     'libc = ctypes.CDLL(None)\n'
     'libc.mallopt(-4, 0)\n'  # all from the heap
     'libc.mallinfo2.restype = startup._MallocInfo\n'
@@ -145,7 +145,7 @@ def test_small_pieces_go_back_when_told():
   held, left = run(
     'import threading\n'
     'from pathlib import Path\n'
-    'from emanet_jax import startup\n'
+    'from emanet_jax.runtime import startup\n'
     'def megabytes():\n'
     '  status = Path("/proc/self/status").read_text()\n'
     '  return int(status.split("RssAnon:")[1].split()[0]) // 1024\n'
@@ -195,7 +195,7 @@ def test_training_drops_what_its_compilation_left(monkeypatch):
 def test_hosts_of_accelerators_keep_their_allocator(platforms):
   program = (
     'import ctypes\n'
-    'from emanet_jax import startup\n'
+    'from emanet_jax.runtime import startup\n'
     'ctypes.CDLL = None\n'  # so that a use of it fails
     'startup.keep_freed_memory()\n'
     'print("left alone")\n'

@@ -8,7 +8,7 @@ import orbax.checkpoint as ocp
 import pytest
 from flax import traverse_util
 
-from emanet_jax.data import pipeline
+from emanet_jax.data.input import pipeline
 from emanet_jax.errors import UserError
 from emanet_jax.models.segmenter import create_model
 from emanet_jax.runtime import sharding

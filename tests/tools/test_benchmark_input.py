@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from emanet_jax.config import default_config
-from emanet_jax.data import transforms
-from emanet_jax.data.transforms import Crop
+from emanet_jax.data.input import transforms
+from emanet_jax.data.input.transforms import Crop
 from emanet_jax.tools.benchmark import input as training_input
 from emanet_jax.tools.benchmark import photos, torch_input
 from tests import tiny

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from emanet_jax.data.datasets import shapes
-from emanet_jax.data.iterator import TrainIterator
+from emanet_jax.data.input.iterator import TrainIterator
 from emanet_jax.data.prepared import Dataset
 from emanet_jax.runtime import sharding
 from emanet_jax.state.train_state import TrainState

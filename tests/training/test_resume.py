@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from emanet_jax.data import pipeline
+from emanet_jax.data.input import pipeline
 from emanet_jax.errors import UserError
 from emanet_jax.evaluation import evaluate
 from emanet_jax.state import checkpoint

@@ -18,8 +18,8 @@ from typing import Any
 
 import ml_collections
 
-from emanet_jax.data import pipeline, transforms
-from emanet_jax.data.pipeline import Dataset
+from emanet_jax.data.input import pipeline, transforms
+from emanet_jax.data.input.pipeline import Dataset
 from emanet_jax.tools.benchmark import torch_input
 from emanet_jax.tools.benchmark.photos import InMemory
 from emanet_jax.tools.benchmark.summary import shown, spread, versions

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from emanet_jax.data import datasets
-from emanet_jax.data.pipeline import Dataset
+from emanet_jax.data.input.pipeline import Dataset
 from emanet_jax.data.reading import labels
 from emanet_jax.data.spec import IGNORE_LABEL
 from emanet_jax.errors import UserError

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from emanet_jax.data import transforms
+from emanet_jax.data.input import transforms
+from emanet_jax.data.input.transforms import Crop
 from emanet_jax.data.spec import IGNORE_LABEL
-from emanet_jax.data.transforms import Crop
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emanet_jax.data import transforms
 from emanet_jax.data.datasets import voc2012
+from emanet_jax.data.input import transforms
 from emanet_jax.errors import UserError
 from tests.data.layouts import examples, pack, prepare
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emanet_jax.data import pipeline
 from emanet_jax.data.datasets import voc2012
+from emanet_jax.data.input import pipeline
 from emanet_jax.errors import UserError
 from tests.data.damage import CASES, LISTS, save
 from tests.data.layouts import (
@@ -132,7 +132,7 @@ def write_with(setup, camvid, data_dir):
   """Prepares CamVid in a process that first runs some code."""
   code = (
     f'{setup}\n'
-    'from emanet_jax.data import preparation\n'
+    'from emanet_jax.data.preparation import prepare as preparation\n'
     'from emanet_jax.errors import UserError\n'
     'try:\n'
     f'  preparation.prepare("camvid", {str(camvid)!r}, {str(data_dir)!r},'

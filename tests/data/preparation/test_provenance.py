@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from absl import logging
 
-from emanet_jax.data import pipeline
 from emanet_jax.data.datasets import camvid as camvid_module
+from emanet_jax.data.input import pipeline
 from emanet_jax.data.preparation import prepare as preparation
 from emanet_jax.data.prepared import SUMMARY
 from emanet_jax.errors import UserError

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from emanet_jax.data import transforms
+from emanet_jax.data.input import transforms
 
 
 def turned(image, label, crop):

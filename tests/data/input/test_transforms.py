@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emanet_jax.data import transforms
+from emanet_jax.data.input import transforms
 
 GOLDEN = pathlib.Path(__file__).parents[1] / 'golden'
 MEAN = np.float64([0.485, 0.456, 0.406])

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from emanet_jax.data import pipeline, transforms
+from emanet_jax.data.input import pipeline, transforms
 from emanet_jax.errors import UserError
 from tests.data.batches import assert_same, take, train
 

@@ -5,8 +5,8 @@ import colorsys
 import numpy as np
 import pytest
 
-from emanet_jax.data import color
-from emanet_jax.data.color import Color
+from emanet_jax.data.input.augmentations import color
+from emanet_jax.data.input.augmentations.color import Color
 
 GRAY = np.array([0.299, 0.587, 0.114])
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emanet_jax.data import datasets, pipeline
+from emanet_jax.data import datasets
 from emanet_jax.data.datasets import shapes as shapes_module
+from emanet_jax.data.input import pipeline
 from emanet_jax.errors import UserError
 from tests.tiny import open_dataset
 
@@ -121,7 +122,7 @@ def test_real_camvid_is_complete(real_data, make_config, tmp_path):
 
 def test_importing_the_specs_needs_no_data_library():
   code = (
-    'import sys; import emanet_jax.data.spec, emanet_jax.data.transforms;'
+    'import sys; import emanet_jax.data.spec, emanet_jax.data.input.transforms;'
     'print([m for m in ("tensorflow_datasets", "grain", "tensorflow", "jax")'
     ' if m in sys.modules])'
   )

@@ -14,8 +14,9 @@ import grain
 import ml_collections
 import numpy as np
 
-from emanet_jax.data import color, transforms
-from emanet_jax.data.iterator import TrainIterator
+from emanet_jax.data.input import transforms
+from emanet_jax.data.input.augmentations import color
+from emanet_jax.data.input.iterator import TrainIterator
 from emanet_jax.data.preparation.prepare import open_dataset
 from emanet_jax.data.prepared import Dataset
 from emanet_jax.errors import UserError

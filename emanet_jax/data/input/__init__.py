@@ -1,0 +1,1 @@
+"""Records to augmented training batches, and to images for evaluation."""

@@ -1,0 +1,1 @@
+"""Augmentations beyond the random crop, one file each."""
