@@ -10,8 +10,8 @@ from ml_collections import config_flags
 from emanet_jax.errors import UserError
 from emanet_jax.evaluation import evaluate
 from emanet_jax.prediction import predict
-from emanet_jax.progress import log_own_progress
 from emanet_jax.runtime import startup
+from emanet_jax.runtime.logs import log_own_progress
 from emanet_jax.training import train
 
 CONFIG = config_flags.DEFINE_config_file(

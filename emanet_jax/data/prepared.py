@@ -80,11 +80,6 @@ class Dataset:
       ) from error
     return source
 
-  def largest(self, split: str) -> tuple[int, int]:
-    """The greatest height and the greatest width of a split's images."""
-    height, width = self.report()['splits'][split]['largest']
-    return height, width
-
   def fingerprint(self, split: str) -> str:
     """SHA-256 over a split's ids, photos and labels, in order.
 
@@ -93,7 +88,7 @@ class Dataset:
     return self.report()['splits'][split].get('fingerprint', '')
 
   def report(self) -> dict[str, Any]:
-    """What its preparation met, see `survey.Survey.report`."""
+    """What its preparation met, see `Statistics.report`."""
     return json.loads((self.directory / SUMMARY).read_text())['report']
 
 

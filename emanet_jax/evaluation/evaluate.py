@@ -16,13 +16,17 @@ from emanet_jax.data.input import pipeline
 from emanet_jax.data.spec import IGNORE_LABEL
 from emanet_jax.errors import UserError
 from emanet_jax.evaluation import metrics, report
-from emanet_jax.evaluation.hardest_images import Extremes, image_scores
+from emanet_jax.evaluation.hardest_images import HardestImages, image_scores
 from emanet_jax.evaluation.report import Evaluation
 from emanet_jax.inference import batching, predictor
 from emanet_jax.inference.predictor import SINGLE_SCALE, Protocol
 from emanet_jax.models.segmenter import create_model
 from emanet_jax.runtime import sharding
-from emanet_jax.state.inference_weights import open_trained, restore_trained
+from emanet_jax.runtime.progress import Progress
+from emanet_jax.state.inference_weights import (
+  open_for_inference,
+  restore_for_inference,
+)
 
 
 def evaluate(config: ml_collections.ConfigDict, workdir: str) -> Evaluation:
@@ -32,17 +36,15 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str) -> Evaluation:
     UserError: No checkpoint, one of another model, or data that is not there.
   """
   check(config)
-  manager = open_trained(config, workdir)
+  manager = open_for_inference(config, workdir)
   dataset = pipeline.open_dataset(config.data, (config.data.eval_split,))
   model = create_model(config.model, dataset.spec.num_classes)
   evaluation = run_split(
     model,
-    restore_trained(manager, dataset.spec),
+    restore_for_inference(manager, dataset.spec),
     dataset,
     config.data.eval_split,
-    create_eval_step(
-      model, dataset.spec.num_classes, predictor.create_protocol(config.eval)
-    ),
+    create_eval_step(model, dataset.spec.num_classes, get_protocol(config)),
     batch_size=config.eval.batch_size,
     shape_step=config.eval.shape_step,
     num_pictures=config.eval.num_pictures,
@@ -70,7 +72,19 @@ def check(config: ml_collections.ConfigDict) -> None:
       f'eval.shape_step is {step}; give 0, or a multiple of '
       f'model.backbone.output_stride, {stride}'
     )
-  predictor.create_protocol(options)
+  get_protocol(config)
+
+
+def get_protocol(config: ml_collections.ConfigDict) -> Protocol:
+  """How images are looked at; raises UserError for impossible values."""
+  options = config.eval
+  return predictor.create_protocol(
+    multi_scale=options.multi_scale,
+    scales=options.scales,
+    flip=options.flip,
+    window=options.window,
+    window_stride=options.window_stride,
+  )
 
 
 def create_eval_step(
@@ -113,10 +127,9 @@ def run_split(
 ) -> Evaluation:
   """Evaluates every image of a split at its native size, once.
 
-  Images share batches of few shapes, by default of one for the whole split, in
-  which each has the logits that it has alone; a last batch is filled up with
-  empty images that no pixel counts of. Processes share the images out and sum
-  their confusion matrices.
+  Images share batches of few shapes, in which each has the logits that it has
+  alone; empty places have no pixel that counts. Processes share the images out
+  and sum their confusion matrices.
 
   Args:
     model: The network.
@@ -124,38 +137,43 @@ def run_split(
     dataset: The prepared data set.
     split: Its split.
     eval_step: From `create_eval_step`.
-    batch_size: Images at a time, rounded up to this process's devices.
-    shape_step: See `batching.batch_shape`.
+    batch_size: See `plan_batches`.
+    shape_step: See `plan_batches`.
     num_pictures: First images to return in `pictures`.
+
+  Raises:
+    UserError: A device's memory does not suffice.
   """
   start = time.monotonic()
   mesh = sharding.create_mesh(jax.local_devices())
-  batch_size += -batch_size % mesh.size
-  examples = pipeline.evaluation_examples(
-    dataset,
-    split,
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
+  own = range(
+    jax.process_index(), dataset.num_examples(split), jax.process_count()
   )
-  shape_of = functools.partial(
-    batching.batch_shape,
-    largest=dataset.largest(split),
-    step=shape_step,
+  batches = batching.plan_batches(
+    pipeline.image_sizes(dataset, split, own),
+    batch_size=batch_size,
     stride=model.output_stride,
+    shape_step=shape_step,
+    devices=mesh.size,
   )
-  tally = _Tally(dataset.spec.num_classes, num_pictures)
-  shapes, running = set(), None
-  for group, shape in batching.same_shape_groups(
-    examples, batch_size, shape_of
-  ):
-    shapes.add(shape)
-    batch = batching.collate(group, shape, batch_size)
-    batch = jax.device_put(batch, sharding.batch_sharding(mesh))
-    outputs = eval_step(variables, batch)
+  order = [member for batch in batches for member in batch.members]
+  examples = pipeline.evaluation_examples(
+    dataset, split, [own[member] for member in order]
+  )
+  tally = _Tally(
+    dataset.spec.num_classes,
+    num_pictures,
+    Progress(f'evaluating {split}', len(own)),
+  )
+  running = None
+  for batch in batches:
+    group = [{**next(examples), 'index': i} for i in batch.members]
+    with batching.explain_lack_of_memory(batch.shape):
+      outputs = eval_step(variables, _on_devices(group, batch, mesh))
     # Counted while the devices are at the next batch.
     if running:
       tally.add(*running)
-    running = group, shape, outputs
+    running = group, batch.shape, outputs
   if running:
     tally.add(*running)
   total = _sum_over_processes(tally.confusion)
@@ -163,36 +181,47 @@ def run_split(
   return Evaluation(
     total,
     int(count),
-    len(shapes),
+    len({batch.shape for batch in batches}),
     time.monotonic() - start,
-    sorted(tally.pictures, key=lambda p: p['index'])[:num_pictures],
-    best=tally.extremes.best,
-    worst=tally.extremes.worst,
+    sorted(tally.pictures, key=lambda p: p['index']),
+    best=tally.hardest.best,
+    worst=tally.hardest.worst,
   )
+
+
+def _on_devices(group, batch: batching.Batch, mesh) -> dict[str, jax.Array]:
+  images, labels = ([e[key] for e in group] for key in ('image', 'label'))
+  arrays = {
+    **batching.pad_images(images, batch.shape, batch.places),
+    'label': batching.pad_labels(labels, batch.shape, batch.places),
+  }
+  return jax.device_put(arrays, sharding.batch_sharding(mesh))
 
 
 class _Tally:
   """What has been counted so far."""
 
-  def __init__(self, num_classes: int, num_pictures: int):
+  def __init__(self, num_classes: int, num_pictures: int, progress: Progress):
     self.confusion = np.zeros((num_classes, num_classes), np.int64)
     self.num_images = 0
     self.pictures: list[dict] = []
-    self.extremes = Extremes(min(4, num_pictures))
-    self._num_pictures = num_pictures
+    self.hardest = HardestImages(min(4, num_pictures))
+    self._num_pictures, self._progress = num_pictures, progress
 
   def add(self, group, shape, outputs) -> None:
     """Waits for a batch's outputs and counts its group."""
     confusion, prediction, responsibilities = outputs
-    confusion = np.asarray(confusion)
+    with batching.explain_lack_of_memory(shape):
+      confusion = np.asarray(confusion)
     self.confusion += confusion.sum(0, dtype=np.int64)
     self.num_images += len(group)
     for i, example in enumerate(group):
       z = None if responsibilities is None else responsibilities[i]
       make = functools.partial(_picture, example, shape, prediction[i], z)
-      self.extremes.add(confusion[i], make)
+      self.hardest.add(confusion[i], make)
       if example['index'] < self._num_pictures:
         self.pictures.append({**make(), **image_scores(confusion[i])})
+    self._progress.tick(len(group))
 
 
 def _picture(example, shape, prediction, responsibilities) -> dict:

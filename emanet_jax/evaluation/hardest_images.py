@@ -1,4 +1,4 @@
-"""Keeps the pictures that a network does best and worst on."""
+"""The images that a network does worst on, and those it does best on."""
 
 import bisect
 import math
@@ -11,7 +11,7 @@ from jaxtyping import Integer
 from emanet_jax.evaluation import metrics
 
 
-class Extremes:
+class HardestImages:
   """The best and the worst images fed so far, by the mIoU of each alone.
 
   Holds twice `count` pictures at most, and has none made that is not among

@@ -100,7 +100,10 @@ def write(
     ),
   )
   plots.confusion_png(
-    folder / 'confusion.png', evaluation.confusion, spec.classes
+    folder / 'confusion.png',
+    evaluation.confusion,
+    spec.classes,
+    title='   '.join(f'{k} {100 * v:.2f}' for k, v in scores.summary().items()),
   )
   if evaluation.pictures:
     overlays.overlay_page(

@@ -1,61 +1,154 @@
-"""Examples of many sizes in batches of few shapes."""
+"""The one batcher: images of many sizes in batches of few padded shapes.
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+Each shape is compiled once a scale, so images share shapes, at the price of
+padding. Evaluation and prediction both plan their batches here before the first
+image is decoded.
+"""
 
+import collections
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import jax
 import numpy as np
+from jaxtyping import UInt8
 
 from emanet_jax.data.spec import IGNORE_LABEL
-from emanet_jax.inference import predictor
+from emanet_jax.errors import UserError
 from emanet_jax.inference.views import padded_size
 
+Size = tuple[int, int]  # height and width, in pixels
 
-def batch_shape(
-  height: int,
-  width: int,
+_PIXELS = 1024**2  # of an image: of larger ones, fewer share a batch
+SMALLER = (
+  'look through windows, as with --config.eval.window=769 '
+  '--config.eval.window_stride=513 (--config.eval.batch_size=1 needs least '
+  'memory)'
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+  """Images that go through the network together.
+
+  Attributes:
+    shape: Height and width that they are padded to.
+    places: Images that the batch has room for, the same for each of this shape;
+      the last one may have empty places.
+    members: Positions of the images in what was planned.
+  """
+
+  shape: Size
+  places: int
+  members: tuple[int, ...]
+
+
+def plan_batches(
+  sizes: Sequence[Size],
   *,
-  largest: tuple[int, int],
-  step: int,
+  batch_size: int,
   stride: int,
-) -> tuple[int, int]:
-  """The shape of the batch that an image of this size goes into.
+  shape_step: int = 0,
+  devices: int = 1,
+) -> list[Batch]:
+  """Divides images into batches, shape by shape.
 
   Args:
-    height: Of the image.
-    width: Of the image.
-    largest: Greatest height and greatest width of the split.
-    step: 0: one shape for all; else each side is rounded up to one more than a
-      multiple of it.
-    stride: The network's output stride.
+    sizes: Height and width of each image.
+    batch_size: Images at a time, rounded up to the devices; fewer where they
+      have more than 1024² pixels, and where there are not so many.
+    stride: The network's output stride: sides are one more than a multiple.
+    shape_step: 0: few shapes; an image joins a shape as long as every image in
+      it then fills at least half of it. Else each side is rounded up to one
+      more than a multiple of this, and only equal ones share a shape.
+    devices: That share a batch.
+
+  Returns:
+    Batches that hold every image once; within a shape, in order.
   """
-  if step:
-    return padded_size(height, width, step)
-  return padded_size(*largest, stride)
+  if shape_step:
+    shapes = [padded_size(*size, shape_step) for size in sizes]
+  else:
+    shapes = _few_shapes(sizes, stride)
+  by_shape = collections.defaultdict(list)
+  for position, shape in enumerate(shapes):
+    by_shape[shape].append(position)
+  batches = []
+  for (height, width), members in by_shape.items():
+    room = batch_size * _PIXELS // (height * width)
+    places = max(1, min(batch_size, len(members), room))
+    places += -places % devices
+    batches += [
+      Batch((height, width), places, tuple(members[i : i + places]))
+      for i in range(0, len(members), places)
+    ]
+  return batches
 
 
-def same_shape_groups(
-  examples: Iterable[dict],
-  batch_size: int,
-  shape_of: Callable[[int, int], tuple[int, int]],
-) -> Iterator[tuple[list[dict], tuple[int, int]]]:
-  """Examples in groups of one shape: full ones first, then the rest."""
-  waiting = defaultdict(list)
-  for index, example in enumerate(examples):
-    shape = shape_of(*example['label'].shape)
-    waiting[shape].append({**example, 'index': index})
-    if len(waiting[shape]) == batch_size:
-      yield waiting.pop(shape), shape
-  for shape, group in waiting.items():
-    yield group, shape
+def _few_shapes(sizes: Sequence[Size], stride: int) -> list[Size]:
+  """A shape for each size, which grows as images join it, largest first."""
+  shapes: list[Size] = []
+  chosen: dict[Size, int] = {}
+  for size in sorted(set(sizes), key=lambda s: (-s[0] * s[1], s)):
+    own = padded_size(*size, stride)
+    grown = [(max(own[0], h), max(own[1], w)) for h, w in shapes]
+    # No image before it was smaller, so all still fill half if this one does.
+    fitting = [
+      (h * w, i)
+      for i, (h, w) in enumerate(grown)
+      if h * w <= 2 * own[0] * own[1]
+    ]
+    if fitting:
+      chosen[size] = min(fitting)[1]
+      shapes[chosen[size]] = grown[chosen[size]]
+    else:
+      chosen[size] = len(shapes)
+      shapes.append(own)
+  return [shapes[chosen[size]] for size in sizes]
 
 
-def collate(
-  group: list[dict], shape: tuple[int, int], batch_size: int
+def pad_images(
+  images: Sequence[UInt8[np.ndarray, '_ _ 3']], shape: Size, count: int
 ) -> dict[str, np.ndarray]:
-  """A batch of the group, filled up with empty images and ignored labels."""
-  label = np.full((batch_size, *shape), IGNORE_LABEL, np.uint8)
-  for i, example in enumerate(group):
-    height, width = example['label'].shape
-    label[i, :height, :width] = example['label']
-  images = [example['image'] for example in group]
-  return {'label': label, **predictor.pad_images(images, shape, batch_size)}
+  """Images in the top left corners of a batch of a fixed shape.
+
+  Args:
+    images: At most `count`, none larger than `shape`.
+    shape: Height and width of the batch.
+    count: Images in the batch; those beyond len(images) have size zero.
+
+  Returns:
+    `image` uint8 [count, *shape, 3] and `size` int32 [count, 2], the native
+    heights and widths.
+  """
+  batch = np.zeros((count, *shape, 3), np.uint8)
+  sizes = np.zeros((count, 2), np.int32)
+  for i, image in enumerate(images):
+    batch[i, : image.shape[0], : image.shape[1]] = image
+    sizes[i] = image.shape[:2]
+  return {'image': batch, 'size': sizes}
+
+
+def pad_labels(
+  labels: Sequence[UInt8[np.ndarray, '_ _']], shape: Size, count: int
+) -> UInt8[np.ndarray, 'count h w']:
+  """Labels likewise, ignored (255) wherever no image is."""
+  batch = np.full((count, *shape), IGNORE_LABEL, np.uint8)
+  for i, label in enumerate(labels):
+    batch[i, : label.shape[0], : label.shape[1]] = label
+  return batch
+
+
+@contextlib.contextmanager
+def explain_lack_of_memory(shape: Size) -> Iterator[None]:
+  """Turns a device's lack of memory inside into a UserError with remedies."""
+  try:
+    yield
+  except jax.errors.JaxRuntimeError as error:
+    if 'RESOURCE_EXHAUSTED' not in str(error):
+      raise
+    raise UserError(
+      'the device has not enough memory for images padded to '
+      f'{shape[1]}×{shape[0]}; {SMALLER}'
+    ) from error

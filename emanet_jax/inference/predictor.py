@@ -12,9 +12,6 @@ from collections.abc import Callable, Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import ml_collections
-import numpy as np
-from jaxtyping import UInt8
 
 from emanet_jax.errors import UserError
 from emanet_jax.inference.views import view_logits
@@ -42,49 +39,38 @@ class Protocol:
 SINGLE_SCALE = Protocol()
 
 
-def create_protocol(config: ml_collections.ConfigDict) -> Protocol:
-  """The protocol of the `eval` part of a configuration, checked.
+def create_protocol(
+  *,
+  multi_scale: bool,
+  scales: Sequence[float],
+  flip: bool,
+  window: int,
+  window_stride: int,
+) -> Protocol:
+  """The protocol of the options that `config.eval` has, checked.
+
+  Args:
+    multi_scale: Whether `scales` and `flip` count; else one look at scale 1.
+    scales: See `Protocol`.
+    flip: See `Protocol`.
+    window: See `Protocol`.
+    window_stride: See `Protocol`.
 
   Raises:
     UserError: An impossible value.
   """
-  window, stride = config.window, config.window_stride
-  if window < 0 or (window and not 0 < stride <= window):
+  if window < 0 or (window and not 0 < window_stride <= window):
     raise UserError(
-      f'eval.window is {window} and eval.window_stride {stride}; give 0 for '
-      'whole images, or a window and a stride of 1 to the window'
+      f'eval.window is {window} and eval.window_stride {window_stride}; give 0 '
+      'for whole images, or a window and a stride of 1 to the window'
     )
-  if not config.scales or min(config.scales) <= 0:
+  if not scales or min(scales) <= 0:
     raise UserError(
-      f'eval.scales is {tuple(config.scales)}; give one factor or more, above 0'
+      f'eval.scales is {tuple(scales)}; give one factor or more, above 0'
     )
-  if not config.multi_scale:
-    return Protocol(window=window, stride=stride)
-  return Protocol(tuple(config.scales), config.flip, window, stride)
-
-
-def pad_images(
-  images: Sequence[UInt8[np.ndarray, '_ _ 3']],
-  shape: tuple[int, int],
-  count: int,
-) -> dict[str, np.ndarray]:
-  """Images in the top left corners of a batch of a fixed shape.
-
-  Args:
-    images: At most `count`, none larger than `shape`.
-    shape: Height and width of the batch.
-    count: Images in the batch; those beyond len(images) have size zero.
-
-  Returns:
-    `image` uint8 [count, *shape, 3] and `size` int32 [count, 2], the native
-    heights and widths.
-  """
-  batch = np.zeros((count, *shape, 3), np.uint8)
-  sizes = np.zeros((count, 2), np.int32)
-  for i, image in enumerate(images):
-    batch[i, : image.shape[0], : image.shape[1]] = image
-    sizes[i] = image.shape[:2]
-  return {'image': batch, 'size': sizes}
+  if not multi_scale:
+    return Protocol(window=window, stride=window_stride)
+  return Protocol(tuple(scales), flip, window, window_stride)
 
 
 def create_predictor(model: nn.Module, protocol: Protocol) -> Callable:

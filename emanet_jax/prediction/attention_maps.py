@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from emanet_jax.errors import UserError
-from emanet_jax.inference.predictor import pad_images
+from emanet_jax.inference.batching import pad_images
 from emanet_jax.inference.views import padded_size, view_logits
 from emanet_jax.visualization.overlays import upsample
 
@@ -86,13 +86,13 @@ def create_attend(
   """
 
   @jax.jit  # in one program, all share one backbone
-  def look(variables, image, size):
+  def responsibilities(variables, image, size):
     sown = [view_logits(m, variables, image, size)[1] for m in models]
     return [s['responsibilities'] for s in sown if 'responsibilities' in s]
 
   one = jax.ShapeDtypeStruct((1, 65, 65, 3), np.uint8)
   size = jax.ShapeDtypeStruct((1, 2), np.int32)
-  shapes = jax.eval_shape(look, variables, one, size)
+  shapes = jax.eval_shape(responsibilities, variables, one, size)
   if not shapes:
     raise UserError(
       'predict.attention: this network has no bases; choose a run with '
@@ -113,7 +113,7 @@ def create_attend(
     if model.align_corners:
       extent = padded_size(height, width, model.output_stride)
     rows, columns = np.asarray(model.out_extent(jnp.array([extent])))[0]
-    stages = look(variables, batch['image'], batch['size'])
+    stages = responsibilities(variables, batch['image'], batch['size'])
     stages = np.stack([np.asarray(z)[0, :rows, :columns] for z in stages])
     scale = small.shape[0] / image.shape[0]
     return Attention(small, stages, model.output_stride, scale)

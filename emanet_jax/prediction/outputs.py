@@ -120,7 +120,7 @@ class Report:
     return self.predicted + self.skipped + len(self.failed)
 
 
-def check_origin(
+def check_provenance(
   output: Path, origin: Mapping[str, Any], keeping: bool
 ) -> None:
   """Writes down what results come from, so that others do not mix with them.

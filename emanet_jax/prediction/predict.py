@@ -26,21 +26,24 @@ from emanet_jax.data.prepared import load_dataset
 from emanet_jax.data.spec import DatasetSpec
 from emanet_jax.errors import UserError
 from emanet_jax.evaluation import evaluate
-from emanet_jax.inference import predictor
 from emanet_jax.models.segmenter import create_model
 from emanet_jax.prediction.attention_maps import create_attend
 from emanet_jax.prediction.attention_pages import create_pages
 from emanet_jax.prediction.outputs import (
   Report,
   Writers,
-  check_origin,
+  check_provenance,
   create_writers,
   tell,
 )
 from emanet_jax.prediction.photos import Photo, find_photos, split_photos
-from emanet_jax.prediction.segment import Progress, look
+from emanet_jax.prediction.segment import Failures, segment_photos
 from emanet_jax.prediction.submission import get_format, pack
-from emanet_jax.state.inference_weights import open_trained, restore_trained
+from emanet_jax.runtime.progress import Progress
+from emanet_jax.state.inference_weights import (
+  open_for_inference,
+  restore_for_inference,
+)
 
 _AHEAD = 16  # results waiting to be written, at most
 
@@ -54,14 +57,14 @@ def predict(config: ml_collections.ConfigDict, workdir: str) -> Report:
   """
   _check(config)
   options = config.predict
-  manager = open_trained(config, workdir)
+  manager = open_for_inference(config, workdir)
   output = Path(options.output or Path(workdir) / 'predict').expanduser()
   spec = get_spec(config.data.name, config.data.data_dir)
   form = None
   if options.submission:
     form = get_format(options.submission, spec.num_classes)
   given = _photos(config, spec, output)
-  variables = restore_trained(manager, spec)
+  variables = restore_for_inference(manager, spec)
   attend, pages = None, {}
   if options.attention:
     models = _models_by_stage(config.model, spec.num_classes)
@@ -73,7 +76,7 @@ def predict(config: ml_collections.ConfigDict, workdir: str) -> Report:
     for photo in given
     if options.overwrite or not writers.all_exist(photo.name)
   ]
-  _check_origin(config, manager, output, keeping=len(waiting) < len(given))
+  _check_provenance(config, manager, output, keeping=len(waiting) < len(given))
   failed = _run(config, spec, variables, waiting, writers, attend)
   report = Report(len(waiting) - len(failed), len(given) - len(waiting), failed)
   tell(report, output)
@@ -152,14 +155,14 @@ def _models_by_stage(config: ml_collections.ConfigDict, num_classes: int):
   return models
 
 
-def _check_origin(config, manager, output: Path, *, keeping: bool) -> None:
+def _check_provenance(config, manager, output: Path, *, keeping: bool) -> None:
   """Keeps results of other weights, networks and protocols apart."""
   origin = {
     'checkpoint': str(manager.directory / str(manager.latest_step())),
     'model': as_plain_dict(config)['model'],
-    'protocol': dataclasses.asdict(predictor.create_protocol(config.eval)),
+    'protocol': dataclasses.asdict(evaluate.get_protocol(config)),
   }
-  check_origin(output, json.loads(json.dumps(origin)), keeping)
+  check_provenance(output, json.loads(json.dumps(origin)), keeping)
 
 
 def _run(
@@ -172,14 +175,16 @@ def _run(
 ) -> Mapping[str, str]:
   """Predicts and writes; returns what failed."""
   options = config.predict
-  progress = Progress(len(waiting))
-  results = look(
+  progress = Progress('predicting', len(waiting))
+  failures = Failures(progress)
+  results = segment_photos(
     create_model(config.model, spec.num_classes),
     variables,
-    predictor.create_protocol(config.eval),
+    evaluate.get_protocol(config),
     waiting,
-    progress,
+    failures,
     batch_size=config.eval.batch_size,
+    shape_step=config.eval.shape_step,
     probabilities=options.probabilities,
     check=functools.partial(_check_pixel, options.pixel),
   )
@@ -192,11 +197,11 @@ def _run(
       )
       if len(writing) > _AHEAD:
         writing.popleft().result()
-        progress.advance()
+        progress.tick()
     for job in writing:
       job.result()
-      progress.advance()
-  return progress.failed
+      progress.tick()
+  return failures.by_place
 
 
 def _check_pixel(

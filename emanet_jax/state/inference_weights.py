@@ -11,7 +11,7 @@ from emanet_jax.runtime import sharding
 from emanet_jax.state import checkpoint
 
 
-def open_trained(
+def open_for_inference(
   config: ml_collections.ConfigDict, workdir: str
 ) -> ocp.CheckpointManager:
   """Opens the checkpoints of a workdir, only to read.
@@ -29,11 +29,13 @@ def open_trained(
   return manager
 
 
-def restore_trained(manager: ocp.CheckpointManager, spec: DatasetSpec) -> dict:
+def restore_for_inference(
+  manager: ocp.CheckpointManager, spec: DatasetSpec
+) -> dict:
   """The latest weights, on each of this process's devices.
 
   Args:
-    manager: From `open_trained`.
+    manager: From `open_for_inference`.
     spec: Of the data set that the network is used with.
 
   Raises:

@@ -31,7 +31,7 @@ from emanet_jax.models.pytorch.weights import (
   torch_from_variables,
   variables_from_torch,
 )
-from emanet_jax.progress import log_own_progress
+from emanet_jax.runtime.logs import log_own_progress
 from emanet_jax.state import checkpoint
 
 __all__ = ['read', 'variables_from_torch', 'write']

@@ -46,9 +46,12 @@ from emanet_jax.errors import UserError
 from emanet_jax.inference.views import padded_size, view_logits
 from emanet_jax.models.segmenter import create_model, normalize
 from emanet_jax.prediction.predict import get_spec
-from emanet_jax.progress import log_own_progress
 from emanet_jax.runtime.atomic import write
-from emanet_jax.state.inference_weights import open_trained, restore_trained
+from emanet_jax.runtime.logs import log_own_progress
+from emanet_jax.state.inference_weights import (
+  open_for_inference,
+  restore_for_inference,
+)
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 
@@ -104,9 +107,9 @@ def export_trained(
   for path in (out, companion):
     if path.exists():
       raise UserError(f'{path} exists; give a new file, or delete it first')
-  manager = open_trained(config, workdir)
+  manager = open_for_inference(config, workdir)
   spec = get_spec(config.data.name, config.data.data_dir)
-  variables = jax.device_get(restore_trained(manager, spec))
+  variables = jax.device_get(restore_for_inference(manager, spec))
   model = create_model(config.model, spec.num_classes)
   image = jax.ShapeDtypeStruct(export.symbolic_shape('b, h, w, 3'), jnp.uint8)
   label = jax.jit(create_labeller(model, variables))

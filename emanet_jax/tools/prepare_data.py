@@ -17,7 +17,7 @@ from emanet_jax.data.preparation import inspection, prepare
 from emanet_jax.data.preparation.statistics import format_report
 from emanet_jax.data.prepared import Dataset, load_dataset
 from emanet_jax.errors import UserError
-from emanet_jax.progress import log_own_progress
+from emanet_jax.runtime.logs import log_own_progress
 from emanet_jax.visualization import previews
 
 _MANUAL_DIR = flags.DEFINE_string(

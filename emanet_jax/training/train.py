@@ -18,9 +18,9 @@ from emanet_jax.data.input import pipeline
 from emanet_jax.errors import UserError
 from emanet_jax.evaluation import evaluate, report
 from emanet_jax.models.segmenter import create_model
-from emanet_jax.progress import Progress
 from emanet_jax.runtime import sharding, startup
 from emanet_jax.runtime.preemption import StopNotice
+from emanet_jax.runtime.progress import Progress
 from emanet_jax.state import checkpoint, train_state
 from emanet_jax.state.train_state import TrainState
 from emanet_jax.training import losses, optimizer
@@ -30,6 +30,7 @@ from emanet_jax.training.metric_writer import (
   read_metrics,
 )
 from emanet_jax.training.prefetch import DevicePrefetch
+from emanet_jax.training.step_metrics import StepMetrics
 from emanet_jax.visualization import plots
 
 
@@ -81,7 +82,8 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
     eval_step=evaluate.create_eval_step(model, dataset.spec.num_classes),
   )
   rng = jax.random.key(config.seed)
-  progress = Progress(steps, config.train.batch_size)
+  progress = Progress('step', steps, done=start, size=config.train.batch_size)
+  collected = StepMetrics(progress)
   step_fn = None
   with contextlib.ExitStack() as stack:
     stack.callback(manager.close)
@@ -113,21 +115,21 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
     for step in range(start + 1, steps + 1):
       if not batches.ready():  # While the last step runs, nothing is lost.
         jax.block_until_ready(state)
-      with progress.waiting_for_data():
+      with collected.waiting_for_data():
         batch = next(batches)
       if step_fn is None:
         with progress.paused():
           step_fn = _compile_step(config, model, tx, mesh, state, batch, rng)
       state, metrics = step_fn(state, batch, rng)
-      progress.add(step, metrics)
+      collected.add(step, metrics)
 
       stopping = notice.asked(step)
       ending = stopping or is_evaluated(step)
       saving = ending or step % config.train.checkpoint_every == 0
       if saving:
-        progress.check(state)
+        collected.check(state)
       if step % config.train.log_every == 0 or ending:
-        values = progress.report(float(schedule(step - 1)))
+        values = collected.report(float(schedule(step - 1)))
         if writer:
           writer.write(step, 'train', values)
       if saving:

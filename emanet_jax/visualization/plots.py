@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from emanet_jax.evaluation import metrics
 from emanet_jax.visualization.figures import (
   BLUE,
   FAINT,
@@ -33,6 +32,7 @@ def confusion_png(
   path: str | os.PathLike[str],
   hist: Integer[np.ndarray, 'classes classes'],
   class_names: Sequence[str],
+  title: str = '',
 ) -> None:
   """Draws a confusion matrix: which share of a class is taken for which.
 
@@ -42,6 +42,7 @@ def confusion_png(
       by its sum, and a row without pixels is left grey. Colours follow the
       square root of the share, so that a few per cent still show.
     class_names: C names, in the order of the classes.
+    title: Printed above, such as the scores.
   """
   count = len(hist)
   font = float(np.interp(count, [25, 60, 171], [9, 7, 5.5]))
@@ -59,10 +60,6 @@ def confusion_png(
   figure.colorbar(image, cax=bar, format='%d %%')
   bar.tick_params(length=0, labelsize=8, labelcolor=INK)
   bar.spines[:].set_visible(False)
-  scores = metrics.scores(hist)
-  title = '   '.join(
-    f'{name} {100 * value:.2f}' for name, value in scores.summary().items()
-  )
   axes.set_title(title, {'fontsize': 10, 'color': INK}, loc='left', pad=10)
   save_png(path, figure)
 

@@ -14,7 +14,7 @@ import pytest
 from emanet_jax.data.datasets import camvid as camvid_module
 from emanet_jax.data.input import pipeline
 from emanet_jax.data.preparation import prepare as preparation
-from emanet_jax.data.preparation.statistics import Survey, format_report
+from emanet_jax.data.preparation.statistics import Statistics, format_report
 from emanet_jax.data.prepared import load_dataset
 from emanet_jax.data.reading import builder
 from emanet_jax.data.reading.files import Files
@@ -146,7 +146,7 @@ def test_more_than_a_shard_of_memory_is_never_held(camvid, tmp_path):
   builder = camvid_module.Builder(data_dir=tmp_path, file_format='array_record')
   builder.spec = camvid_module.SPEC
   items = builder.find(Files(camvid, {}, tmp_path))['train']
-  builder.statistics = Survey(builder.spec, {'train': len(items)}, 0.0)
+  builder.statistics = Statistics(builder.spec, {'train': len(items)}, 0.0)
   read = []
   original = builder.read
   builder.read = lambda item: (read.append(item.id), original(item))[1]

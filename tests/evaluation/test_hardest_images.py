@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from emanet_jax.evaluation.hardest_images import Extremes, image_scores
+from emanet_jax.evaluation.hardest_images import HardestImages, image_scores
 
 
 def confusions(count, seed=0):
@@ -20,7 +20,7 @@ def confusions(count, seed=0):
 @pytest.mark.parametrize('seed', range(5))
 def test_equals_sorting_all(kept, seed):
   fed = confusions(40, seed)
-  extremes = Extremes(kept)
+  extremes = HardestImages(kept)
   for index, confusion in enumerate(fed):
     extremes.add(confusion, lambda index=index: {'id': index})
   scores = [image_scores(confusion) for confusion in fed]
@@ -40,7 +40,7 @@ def test_pictures_are_made_once_and_only_when_kept():
     confusion = np.array([[right, 10 - right], [0, 10]])
     extremes.add(confusion, lambda: made.append(name) or {'id': name})
 
-  extremes = Extremes(1)
+  extremes = HardestImages(1)
   add('first', 5)  # Both best and worst.
   add('equal', 5)
   add('better', 8)

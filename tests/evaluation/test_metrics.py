@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from emanet_jax.evaluation import metrics
 
-GOLDEN = pathlib.Path(__file__).parent / 'golden' / 'metrics.npz'
+GOLDEN = pathlib.Path(__file__).parents[1] / 'golden' / 'metrics.npz'
 
 
 @pytest.fixture(scope='module')

@@ -15,7 +15,7 @@ from emanet_jax.models.segmenter import create_model, normalize
 from emanet_jax.tools.convert_torch import variables_from_torch
 from tests import recipe
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 ATOL = 2e-4
 
 

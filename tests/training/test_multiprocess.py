@@ -19,7 +19,7 @@ from emanet_jax import main
 from emanet_jax.state import checkpoint
 from tests import tiny
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 STEPS = 2
 
 

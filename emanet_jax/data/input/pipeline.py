@@ -6,13 +6,16 @@ else the batches were made with, so that going on with anything else is noticed.
 """
 
 import functools
+import io
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import cv2
 import grain
 import ml_collections
 import numpy as np
+from PIL import Image
 
 from emanet_jax.data.input import transforms
 from emanet_jax.data.input.augmentations import color
@@ -25,6 +28,7 @@ __all__ = [
   'Dataset',
   'TrainIterator',
   'evaluation_examples',
+  'image_sizes',
   'open_dataset',
   'train_iterator',
 ]
@@ -101,38 +105,58 @@ def train_iterator(
   )
 
 
-def evaluation_examples(
-  dataset: Dataset,
-  split: str,
-  *,
-  process_index: int = 0,
-  process_count: int = 1,
-  num_threads: int = 2,
-) -> Iterator[dict[str, Any]]:
-  """Returns an iterator over a split in published order, at native size.
+def image_sizes(
+  dataset: Dataset, split: str, positions: Sequence[int]
+) -> list[tuple[int, int]]:
+  """Height and width of examples as stored, from the files' beginnings.
 
   Args:
     dataset: From `open_dataset`.
     split: Its name.
-    process_index: This process, which gets every process_count-th example.
-    process_count: Number of processes.
-    num_threads: Threads that decode ahead, two images each.
-
-  Returns:
-    An iterator over {'id': str, 'image': uint8 RGB [h, w, 3], 'label': uint8
-    [h, w]}; empty where processes outnumber examples.
+    positions: Of the examples in published order.
 
   Raises:
     UserError: The split is absent.
   """
   source = dataset.source(split)
-  if process_index >= len(source):
+
+  def measure(position: int) -> tuple[int, int]:
+    with Image.open(io.BytesIO(source[position]['image'])) as image:
+      return image.height, image.width
+
+  with ThreadPoolExecutor() as pool:
+    return list(pool.map(measure, positions))
+
+
+def evaluation_examples(
+  dataset: Dataset,
+  split: str,
+  positions: Sequence[int],
+  *,
+  num_threads: int = 2,
+) -> Iterator[dict[str, Any]]:
+  """Returns an iterator over examples of a split at native size.
+
+  Args:
+    dataset: From `open_dataset`.
+    split: Its name.
+    positions: Of the examples in published order, in the order wanted.
+    num_threads: Threads that decode ahead, two images each.
+
+  Returns:
+    An iterator over {'id': str, 'image': uint8 RGB [h, w, 3], 'label': uint8
+    [h, w]}.
+
+  Raises:
+    UserError: The split is absent.
+  """
+  source = dataset.source(split)
+  if not positions:
     return iter(())
-  examples = grain.MapDataset.source(source)[process_index::process_count]
   return iter(
-    examples.map(transforms.decode).to_iter_dataset(
-      _read_options(num_threads, 2 * num_threads)
-    )
+    grain.MapDataset.source(positions)
+    .map(lambda position: transforms.decode(source[position]))
+    .to_iter_dataset(_read_options(num_threads, 2 * num_threads))
   )
 
 

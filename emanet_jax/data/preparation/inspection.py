@@ -7,11 +7,11 @@ import grain
 import numpy as np
 from absl import logging
 
-from emanet_jax.data.preparation.pace import Pace
 from emanet_jax.data.prepared import Dataset
 from emanet_jax.data.reading import checks
 from emanet_jax.data.reading.example import Example
 from emanet_jax.errors import UserError
+from emanet_jax.runtime.progress import Progress
 
 
 def inspect_counts(dataset: Dataset) -> list[str]:
@@ -62,15 +62,15 @@ def _inspect_split(dataset: Dataset, split: str, sample: int) -> list[str]:
     .map(look)
     .to_iter_dataset(grain.ReadOptions(threads, 4 * threads))
   )
-  problems, ids, pace = [], set(), Pace()
-  for done, (name, problem) in enumerate(results):
+  problems, ids = [], set()
+  progress = Progress(f'checking {split}', total)
+  for name, problem in results:
     if problem:
       problems.append(problem)
     elif name in ids:
       problems.append(f'{split}: the id {name!r} occurs twice')
     ids.add(name)
-    if pace.is_due():
-      logging.info('Checking %s: %d of %d', split, done, total)
+    progress.tick()
   logging.info(
     '%s: %d of %d examples looked at, %d problem(s)',
     split,

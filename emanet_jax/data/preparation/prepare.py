@@ -13,7 +13,7 @@ from absl import logging
 from emanet_jax.data import datasets
 from emanet_jax.data.preparation import provenance
 from emanet_jax.data.preparation.lock import alone
-from emanet_jax.data.preparation.statistics import Survey, format_report
+from emanet_jax.data.preparation.statistics import Statistics, format_report
 from emanet_jax.data.prepared import SUMMARY, Dataset, load_dataset
 from emanet_jax.data.reading.builder import SegmentationBuilder
 from emanet_jax.data.reading.files import Files
@@ -126,7 +126,7 @@ def prepare(
       root or 'the generator',
       target,
     )
-    builder.statistics = Survey(builder.spec, counts, max_bad_share)
+    builder.statistics = Statistics(builder.spec, counts, max_bad_share)
     written = _write(builder, root, _data_dir(data_dir))
     target.parent.mkdir(exist_ok=True)
     os.rename(written, target)
@@ -174,7 +174,7 @@ def _write(
   data_dir: pathlib.Path,
 ) -> str:
   """Writes the records and reads them back; returns their folder."""
-  tfds.disable_progress_bar()  # The survey logs the progress.
+  tfds.disable_progress_bar()  # The statistics log it.
   written = pathlib.Path(builder.data_dir)
   summary = {'origin': str(root or ''), 'listing': ''}
   if root and not builder.spec.num_examples:  # nobody published this

@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from absl import logging
 from jaxtyping import Int
 
-from emanet_jax.data.preparation.pace import Pace
 from emanet_jax.data.spec import IGNORE_LABEL, DatasetSpec
 from emanet_jax.errors import UserError
+from emanet_jax.runtime.progress import Progress
 
 _SIDE = 128  # pixels of the longer side that a bin of the histogram spans
 
@@ -30,7 +29,7 @@ class _Split:
   fingerprint: Any = dataclasses.field(default_factory=hashlib.sha256)
 
 
-class Survey:
+class Statistics:
   """Collects while a data set is prepared, logs progress, and reports.
 
   Args:
@@ -48,7 +47,7 @@ class Survey:
     self._tolerant = max_bad_share > 0
     self._max_bad = max(1, int(max_bad_share * sum(totals.values())))
     self._splits = {split: _Split() for split in totals}
-    self._pace = Pace()
+    self._progress = Progress(f'preparing {spec.name}', sum(totals.values()))
 
   def add(
     self,
@@ -71,7 +70,7 @@ class Survey:
     state.largest = tuple(map(max, state.largest, size))
     state.longer_sides[max(size) // _SIDE] += 1
     state.fingerprint.update(digest)
-    self._log(split)
+    self._progress.tick(note=split)
 
   def add_bad(self, split: str, error: UserError) -> None:
     """Notes a bad example.
@@ -82,6 +81,7 @@ class Survey:
     if not self._tolerant:
       raise error
     self.bad.append(f'{split}: {error}')
+    self._progress.tick(note=split)
     if len(self.bad) > self._max_bad:
       first = '\n'.join(f'  {line}' for line in self.bad[:20])
       raise UserError(
@@ -99,22 +99,6 @@ class Survey:
           f'{self._spec.name}: no example of {split} is sound:\n{last}'
         )
 
-  def _log(self, split: str) -> None:
-    if not self._pace.is_due():
-      return
-    done = sum(s.images for s in self._splits.values()) + len(self.bad)
-    rate = done / self._pace.seconds
-    left = (sum(self._totals.values()) - done) / rate
-    logging.info(
-      'Preparing %s: %s %d of %d, %.0f images/s, ETA %d:%02d',
-      self._spec.name,
-      split,
-      self._splits[split].images,
-      self._totals[split],
-      rate,
-      *divmod(round(left), 60),
-    )
-
   def counts(self) -> dict[str, int]:
     """Good examples of each split so far."""
     return {name: split.images for name, split in self._splits.items()}
@@ -129,7 +113,7 @@ class Survey:
       images) and 'fingerprint' (SHA-256 over ids, photos and labels in order).
     """
     return {
-      'seconds': round(self._pace.seconds, 1),
+      'seconds': round(self._progress.seconds, 1),
       'bad': self.bad,
       'splits': {
         name: _split_report(split, self._spec.classes)

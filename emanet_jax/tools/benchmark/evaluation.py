@@ -18,7 +18,7 @@ import ml_collections
 import numpy as np
 
 from emanet_jax.evaluation.evaluate import create_eval_step
-from emanet_jax.inference import batching, predictor
+from emanet_jax.inference import batching
 from emanet_jax.inference.views import padded_size
 from emanet_jax.models.segmenter import create_model, normalize
 from emanet_jax.runtime import startup
@@ -149,7 +149,11 @@ def _one_shape(model, variables, images, batch_size) -> Callable:
     found = []
     for start in range(0, len(images), batch_size):
       group = examples[start : start + batch_size]
-      batch = batching.collate(group, shape, batch_size)
+      pixels, labels = ([e[k] for e in group] for k in ('image', 'label'))
+      batch = {
+        **batching.pad_images(pixels, shape, batch_size),
+        'label': batching.pad_labels(labels, shape, batch_size),
+      }
       _, prediction, _ = step(variables, batch)
       prediction = np.asarray(prediction)
       for i, example in enumerate(group):
@@ -174,7 +178,7 @@ def _one_at_a_time(model, variables, images) -> Callable:
     for image in images:
       height, width = image.shape[:2]
       shape = padded_size(height, width, model.output_stride)
-      batch = predictor.pad_images([image], shape, 1)
+      batch = batching.pad_images([image], shape, 1)
       prediction = predict(variables, batch['image'], batch['size'])
       found.append(np.asarray(prediction)[0, :height, :width])
     return found
@@ -193,7 +197,7 @@ def _in_pytorch(config, images) -> Callable:
     for image in images:
       height, width = image.shape[:2]
       shape = padded_size(height, width, 8)
-      batch = predictor.pad_images([image], shape, 1)
+      batch = batching.pad_images([image], shape, 1)
       found.append(predict(batch['image'])[0, :height, :width])
     return found
 

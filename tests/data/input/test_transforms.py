@@ -9,7 +9,7 @@ from PIL import Image
 
 from emanet_jax.data.input import transforms
 
-GOLDEN = pathlib.Path(__file__).parents[1] / 'golden'
+GOLDEN = pathlib.Path(__file__).parents[2] / 'golden'
 MEAN = np.float64([0.485, 0.456, 0.406])
 STD = np.float64([0.229, 0.224, 0.225])
 
