@@ -18,7 +18,6 @@ from emanet_jax.data.input import pipeline
 from emanet_jax.errors import UserError
 from emanet_jax.evaluation import evaluate
 from emanet_jax.inference import batching, predictor
-from emanet_jax.inference.views import padded_size
 from emanet_jax.models.segmenter import MEAN, STD, create_model
 from emanet_jax.runtime import sharding
 from tests import tiny
@@ -166,7 +165,7 @@ def test_a_scale_is_compiled_once_for_all_sizes_and_both_sides(
   )
   with compilations('view') as compiled:
     for image, _ in examples[:4]:
-      batch = predictor.pad_images([image], (41, 41), 2)
+      batch = batching.pad_images([image], (41, 41), 2)
       predict(variables, batch['image'], batch['size'])
   assert len(compiled) == 3
 
@@ -187,21 +186,6 @@ def test_pictures_are_the_first_images_at_native_size(run, alone, examples):
     np.testing.assert_allclose(z.sum(-1), 1, rtol=1e-5)
     inside = (1 + (height - 1) // STRIDE, 1 + (width - 1) // STRIDE)
     assert z.shape == (*inside, 4)
-
-
-def test_groups_hold_every_image_once(examples):
-  native = functools.partial(
-    batching.batch_shape, largest=(0, 0), step=STRIDE, stride=STRIDE
-  )
-  given = [{'label': label, 'image': image} for image, label in examples]
-  groups = list(batching.same_shape_groups(given, 3, native))
-  indices = [example['index'] for group, _ in groups for example in group]
-  assert sorted(indices) == list(range(len(SIZES)))
-  assert {shape for _, shape in groups} == PADDED
-  for group, shape in groups:
-    assert len(group) <= 3
-    for example in group:
-      assert padded_size(*example['label'].shape, STRIDE) == shape
 
 
 def test_evaluate_reports_the_checkpoint(

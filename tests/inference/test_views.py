@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from emanet_jax.inference import predictor, views
+from emanet_jax.inference import batching, predictor, views
 from emanet_jax.models.segmenter import create_model, normalize
 from tests import tiny
 
@@ -44,7 +44,7 @@ def images():
 @pytest.fixture(scope='module')
 def batch(images):
   """The images, an empty place, and rubbish where no image is."""
-  batch = predictor.pad_images(images, SHAPE, len(images) + 1)
+  batch = batching.pad_images(images, SHAPE, len(images) + 1)
   rng = np.random.default_rng(2)
   rubbish = rng.integers(0, 256, batch['image'].shape, dtype=np.uint8)
   for i, image in enumerate(images):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from emanet_jax.config import default_config
-from emanet_jax.inference import predictor, views
+from emanet_jax.inference import batching, views
 from emanet_jax.models.segmenter import create_model, normalize
 from emanet_jax.tools.convert_torch import variables_from_torch
 from tests import recipe
@@ -47,7 +47,7 @@ def test_as_alone(photos):
   variables = variables_from_torch(recipe.state_dict('emanet50', seed))
   images = photos()
   largest = np.max([image.shape[:2] for image in images], axis=0).tolist()
-  batch = predictor.pad_images(
+  batch = batching.pad_images(
     images, views.padded_size(*largest, 8), len(images) + 1
   )
   look = jax.jit(functools.partial(views.view_logits, model))

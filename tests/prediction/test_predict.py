@@ -84,7 +84,11 @@ def alone(network, upright, quick_jit):
 
 
 def options(folder, output, **changes):
-  given = {'predict__input': str(folder), 'predict__output': str(output)}
+  given = {
+    'eval__shape_step': 64,  # one shape, whichever photos there are
+    'predict__input': str(folder),
+    'predict__output': str(output),
+  }
   return tiny.tiny_config(**{**given, **changes})
 
 
@@ -242,7 +246,7 @@ def test_a_submission_holds_the_whole_split(
 def test_mistakes_show_before_anything_is_compiled(
   network, workdir, folder, monkeypatch, tmp_path
 ):
-  monkeypatch.setattr(predict, 'look', None)
+  monkeypatch.setattr(predict, 'segment_photos', None)
 
   def refused(message, where=workdir, **changes):
     config = options(folder, tmp_path / 'out', **changes)
@@ -289,7 +293,7 @@ def test_main_predicts(workdir, folder, tmp_path):
     ]
   )
   assert code == 1
-  for part in ('images/s', 'ETA', 'predicted: 5', 'exist: 0', 'failed: 2'):
+  for part in ('images/s', 'in 0:', 'predicted: 5', 'exist: 0', 'failed: 2'):
     assert part in text
   assert 'error: 2 of 7 photos failed; the others are done:' in text
   assert 'Traceback' not in text

@@ -168,7 +168,7 @@ def test_pyplot_stays_out():
   # In a process of its own: other tests' libraries may well import it.
   script = """
     import sys
-    from emanet_jax import visualize
+    from emanet_jax.visualization import overlays
     sys.exit('matplotlib.pyplot' in sys.modules)
   """
   command = [sys.executable, '-c', textwrap.dedent(script)]
