@@ -26,7 +26,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.data.train_split = 'train'
   config.data.crop_size = 353
   config.model.backbone.depth = 50
-  config.loss.average = 'valid'
+  config.loss.cross_entropy.average = 'valid'
   config.train.steps = 6_000
   config.train.eval_every = 500
   config.train.checkpoint_every = 500

@@ -38,9 +38,9 @@ def get_config() -> ml_collections.ConfigDict:
   head.channels = 128
   head.out_channels = 128
 
-  config.loss.average = 'valid'
-  config.loss.ohem_threshold = 0.7
-  config.loss.ohem_min_kept = 60_000  # of 8 × 241² = 464,648
+  config.loss.cross_entropy.average = 'valid'
+  config.loss.cross_entropy.ohem_threshold = 0.7
+  config.loss.cross_entropy.ohem_min_kept = 60_000  # of 8 × 241² = 464,648
   config.optimizer.learning_rate = 0.1
   config.optimizer.decay_every = 0
   config.optimizer.weight_decay = 5e-4

@@ -36,8 +36,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.data.name = 'cityscapes'
   config.data.train_split = 'train'
   config.data.crop_size = 769
-  config.loss.ohem_threshold = 0.7
-  config.loss.ohem_min_kept = 800_000  # of 8 × 769² = 4,730,888
+  config.loss.cross_entropy.ohem_threshold = 0.7
+  config.loss.cross_entropy.ohem_min_kept = 800_000  # of 8 × 769² = 4,730,888
   config.optimizer.learning_rate = 0.01
   config.optimizer.weight_decay = 5e-4
   config.train.steps = 80_000

@@ -47,9 +47,10 @@ def get_config() -> ml_collections.ConfigDict:
   # Off where left and right differ in meaning.
   config.data.flip = True
   config.model.backbone.depth = 50  # 101 or 152 with their weights
-  config.loss.average = 'valid'  # so that ignored pixels do not weaken the rest
+  # So that ignored pixels do not weaken the rest.
+  config.loss.cross_entropy.average = 'valid'
   # Hard pixels only, where a class covers very few: 0.7, say.
-  config.loss.ohem_threshold = 0.0
+  config.loss.cross_entropy.ohem_threshold = 0.0
   # Of batches of 16. Halve the rate with the batch.
   config.train.batch_size = 16
   config.optimizer.learning_rate = 9e-3

@@ -2,46 +2,87 @@
 
 A run book in `configs/` starts from `default_config()` and changes what it
 must; the command line changes any leaf: `--config.train.steps=100`.
+
+The options of heads, backbones, losses, optimizers, augmentations and metrics
+stand in their own files, as the keyword arguments of `create`: see
+`emanet_jax.parts`. Where a section has a `name`, that chooses the part and
+brings its options, with their defaults: `--config.model.head.name=fcn`.
 """
 
 import json
+from typing import Any
 
 import ml_collections
+from ml_collections import config_dict
 
-# What may differ between a checkpoint and the run that goes on from it: none of
-# it changes more of the training's numbers than their rounding.
-_FREE = (
-  'init_backbone_only',
-  'init_from',
-  'data.allow_partial',
-  'data.data_dir',
-  'data.eval_split',
-  'data.manual_dir',
-  'data.num_threads',
-  'data.prefetch',
-  'eval.',
-  'model.backbone.remat',
-  'model.convolution',
-  'model.head.eval_stages',
-  'predict.',
-  'train.checkpoint_every',
-  'train.eval_every',
-  'train.keep_checkpoints',
-  'train.log_every',
-)
+from emanet_jax import parts
 
-# What else may differ for an evaluation: the weights mean the same.
-_FREE_IN_EVALUATION = (
-  'model.auxiliary_head.',
-  'model.backbone.multi_grid',
-  'model.backbone.output_stride',
-  'model.dtype',
-  'model.head.dropout_rate',
-  'model.head.gradient',
-  'model.head.momentum',
-  'model.head.renormalize',
-  'model.norm_momentum',
-)
+
+class Choice(ml_collections.ConfigDict):
+  """A section for one part of a folder.
+
+  Setting `name` to another part replaces the options of the old one by those of
+  the new one, with their defaults; keys of the section's own stay.
+  """
+
+  def __init__(
+    self,
+    folder: parts.Folder,
+    name: str,
+    *,
+    own: dict[str, Any] | None = None,
+    **options: Any,
+  ):
+    """Makes a section.
+
+    Args:
+      folder: Of the parts to choose from.
+      name: Chosen at first.
+      own: Keys that stay whatever is chosen.
+      **options: Values other than that part's defaults.
+    """
+    object.__setattr__(self, '_folder', folder)
+    object.__setattr__(self, '_own', ('name', *(own or {})))
+    super().__init__(
+      {'name': name, **(own or {}), **_fields(folder, name), **options}
+    )
+
+  def __setitem__(self, key: str, value: Any) -> None:
+    """Sets a key; of `name`, see the class. UserError for an unknown part."""
+    if key == 'name' and value != self.get('name', value):
+      fields = _fields(self._folder, value)
+      with self.unlocked():
+        for old in self.keys() - set(self._own):
+          del self[old]
+        for new, default in fields.items():
+          super().__setitem__(new, default)
+    super().__setitem__(key, value)
+
+
+def _fields(folder: parts.Folder, name: str) -> dict[str, Any]:
+  """A part's options as fields; those without a default take any value."""
+  return {
+    key: config_dict.placeholder(object) if value is None else value
+    for key, value in folder.options(name).items()
+  }
+
+
+def _all_of(
+  folder: parts.Folder, own: dict[str, dict[str, Any]], rest: dict[str, Any]
+) -> ml_collections.ConfigDict:
+  """A section for each part of a folder, with keys of the section's own.
+
+  Args:
+    folder: Of the parts.
+    own: By a part's name, its section's own keys.
+    rest: Those of all other parts' sections.
+  """
+  return ml_collections.ConfigDict(
+    {
+      name: {**own.get(name, rest), **_fields(folder, name)}
+      for name in folder.names()
+    }
+  )
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -54,8 +95,11 @@ def default_config() -> ml_collections.ConfigDict:
   config.init_backbone_only = False  # leave its head, even where it fits
   config.model = _model()
   config.data = _data()
-  config.loss = _loss()
-  config.optimizer = _optimizer()
+  # Terms that add up: each file of training/losses, times its weight; 0 = off.
+  config.loss = _all_of(
+    parts.LOSSES, {'cross_entropy': {'weight': 1.0}}, {'weight': 0.0}
+  )
+  config.optimizer = Choice(parts.OPTIMIZERS, 'sgd')  # with its schedule
   config.train = _train()
   config.eval = _eval()
   config.predict = _predict()
@@ -68,35 +112,17 @@ def _model() -> ml_collections.ConfigDict:
   model.convolution = 'fast'  # 'flax': as its layers do it, to compare with
   model.norm_momentum = 0.9997  # of running statistics; PyTorch's 3e-4
   model.align_corners = True
-  backbone = model.backbone = ml_collections.ConfigDict()
-  backbone.name = 'resnet'
-  backbone.depth = 101  # 50, 101 or 152
-  backbone.stage_sizes = ()  # four block counts, instead of a depth
-  backbone.width = 64  # planes of the first stage
-  backbone.stem_widths = (64, 64, 128)  # three: deep 3×3 stem; one: 7×7 stem
-  backbone.output_stride = 8  # 8, 16 or 32
-  backbone.multi_grid = (1, 2, 4)
-  # In training, compute each block anew for its gradient: less memory, slower.
-  backbone.remat = False
-  head = model.head = ml_collections.ConfigDict()
-  head.name = 'ema'
-  head.channels = 512
-  head.out_channels = 256
-  head.concat_input = False  # one 3×3 more, on the backbone's features beside
-  head.dropout_rate = 0.1
-  head.num_bases = 64  # K
-  head.num_stages = 3  # T in training
-  head.eval_stages = 0  # T in evaluation; 0 = as in training
-  head.momentum = 0.9  # α, of the bases' moving average
-  head.renormalize = False  # normalise the batch mean that enters it
-  head.temperature = 1.0  # λ
-  head.basis_norm = 'l2'  # 'l2', 'layer' or 'none'
-  head.maintenance = 'moving_average'  # or 'parameter', 'none'
-  head.gradient = 'cut'  # through EM: 'cut', 'last' or 'full'
-  auxiliary = model.auxiliary_head = ml_collections.ConfigDict()
-  auxiliary.weight = 0.0  # of its loss beside the main one; 0 = no such head
-  auxiliary.channels = 256
-  auxiliary.dropout_rate = 0.1
+  model.backbone = Choice(parts.BACKBONES, 'resnet')
+  model.head = Choice(parts.HEADS, 'ema')
+  # A second head, on the stage before the last, for its loss in training alone:
+  # `weight` is that of its loss beside the main one, 0 = no such head.
+  model.auxiliary_head = Choice(
+    parts.AUXILIARY_HEADS,
+    'fcn',
+    own={'weight': 0.0},
+    channels=256,
+    num_convs=1,
+  )
   return model
 
 
@@ -111,38 +137,12 @@ def _data() -> ml_collections.ConfigDict:
   data.crop_size = 513  # pixels, square
   data.scales = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)  # one drawn an example
   data.flip = True  # mirrored left to right half of the time
-  # Augmentations beyond the authors', 0 = off. x is uniform around no change:
-  data.rotation = 0.0  # ± x degrees about the middle of the photo's part
-  data.brightness = 0.0  # factor of 1 ± x, not below 0
-  data.contrast = 0.0  # likewise
-  data.saturation = 0.0  # likewise
-  data.hue = 0.0  # ± x turns of the colour circle, up to 0.5
-  data.blur = 0.0  # probability of a Gaussian blur, sigma 0.1..2 pixels
+  data.rotation = 0.0  # of the crop, uniform in ± x degrees; 0 = off
+  # Of photos, before the crop: each file of data/input/augmentations.
+  data.augmentations = _all_of(parts.AUGMENTATIONS, {}, {})
   data.num_threads = 16  # each makes a batch at a time
   data.prefetch = 4  # batches ready ahead; at least one a thread
   return data
-
-
-def _loss() -> ml_collections.ConfigDict:
-  loss = ml_collections.ConfigDict()
-  loss.average = 'all'  # over 'all' pixels as the authors, or the 'valid' ones
-  loss.label_smoothing = 0.0
-  # Online hard example mining: keep pixels whose true class gets less than
-  # this probability; 0 = off.
-  loss.ohem_threshold = 0.0
-  loss.ohem_min_kept = 100_000  # pixels kept at least, of a micro-batch
-  return loss
-
-
-def _optimizer() -> ml_collections.ConfigDict:
-  optimizer = ml_collections.ConfigDict()
-  optimizer.learning_rate = 9e-3
-  optimizer.bias_multiplier = 2.0  # of the learning rate, on every bias
-  optimizer.momentum = 0.9
-  optimizer.weight_decay = 1e-4  # on convolution kernels alone
-  optimizer.poly_power = 0.9
-  optimizer.decay_every = 10  # steps between changes of the rate; 0 = smooth
-  return optimizer
 
 
 def _train() -> ml_collections.ConfigDict:
@@ -155,19 +155,22 @@ def _train() -> ml_collections.ConfigDict:
   train.log_every = 20
   train.eval_every = 2_000
   train.checkpoint_every = 2_000  # and before every evaluation
-  train.keep_checkpoints = 3
+  train.keep_checkpoints = 3  # the latest
+  train.keep_best = 1  # beside them, those of the greatest mIoU; 0 = none
   return train
 
 
 def _eval() -> ml_collections.ConfigDict:
   evaluation = ml_collections.ConfigDict()
-  evaluation.batch_size = 8
-  # Images share batches of few shapes: 0 = one for the whole split, or each
-  # side rounded up to one more than a multiple of this. The results are equal;
-  # more shapes waste less on padding, but each is compiled. The output stride
-  # gives every image just its own size.
+  evaluation.batch_size = 8  # fewer of large images
+  # Images share batches of few shapes: 0 = as few as at most half of a shape is
+  # padding; else each side is rounded up to one more than a multiple of this.
+  # The results are equal; more shapes waste less on padding, but each is
+  # compiled. The output stride gives every image just its own size.
   evaluation.shape_step = 0
   evaluation.num_pictures = 8  # examples on the overlay and attention pages
+  # Scores: each file of evaluation/metrics.
+  evaluation.metrics = _all_of(parts.METRICS, {}, {'enabled': True})
   # Average over views, in evaluation and prediction; not while training.
   evaluation.multi_scale = False
   evaluation.scales = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
@@ -195,47 +198,6 @@ def _predict() -> ml_collections.ConfigDict:
   return prediction
 
 
-def differences(
-  saved: dict, config: ml_collections.ConfigDict, *, evaluating: bool = False
-) -> list[str]:
-  """What keeps a run from using a checkpoint.
-
-  Args:
-    saved: The checkpoint's configuration, from `as_plain_dict`.
-    config: The run's.
-    evaluating: Only the network and the data set must agree, and of the
-      network what its weights depend on.
-
-  Returns:
-    A line for each key that differs and may not, with both values.
-  """
-  checked, free = ('',), _FREE
-  if evaluating:
-    checked = ('model.', 'data.name')
-    free = (*_FREE, *_FREE_IN_EVALUATION)
-  then, now, absent = _flat(saved), _flat(as_plain_dict(config)), '(absent)'
-  if evaluating and then.get('data.name') == '':  # of converted weights
-    then['data.name'] = now['data.name']
-  return [
-    f'  {key}: checkpoint {then.get(key, absent)!r}, '
-    f'now {now.get(key, absent)!r}'
-    for key in sorted(then.keys() | now.keys())
-    if then.get(key, absent) != now.get(key, absent)
-    and key.startswith(checked)
-    and not key.startswith(free)
-  ]
-
-
 def as_plain_dict(config: ml_collections.ConfigDict) -> dict:
   """The configuration as JSON holds it."""
   return json.loads(config.to_json())
-
-
-def _flat(tree: dict, prefix: str = '') -> dict:
-  leaves = {}
-  for key, value in tree.items():
-    if isinstance(value, dict):
-      leaves.update(_flat(value, f'{prefix}{key}.'))
-    else:
-      leaves[prefix + key] = value
-  return leaves

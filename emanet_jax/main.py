@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import jax
 from absl import app, flags, logging
-from ml_collections import config_flags
 
+from emanet_jax import config_flag
 from emanet_jax.errors import UserError
 from emanet_jax.evaluation import evaluate
 from emanet_jax.prediction import predict
@@ -14,9 +14,7 @@ from emanet_jax.runtime import startup
 from emanet_jax.runtime.logs import log_own_progress
 from emanet_jax.training import train
 
-CONFIG = config_flags.DEFINE_config_file(
-  'config', help_string='Run book; any leaf can be set: --config.train.steps=9.'
-)
+CONFIG = config_flag.define()
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Folder of the run: checkpoints, metrics, pictures.'
 )
@@ -35,6 +33,13 @@ _CACHE = flags.DEFINE_string(
   'Folder that keeps programs whose compilation took over a second, for the '
   "next start; '' for none.",
 )
+_KEEP_FREED_MEMORY = flags.DEFINE_bool(
+  'keep_freed_memory',
+  True,
+  'On CPUs, with glibc: keep the memory of a step for the next one; that saves '
+  'a quarter of its time or more (mallopt, and a thread that bounds it: see '
+  'runtime/startup.py).',
+)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -42,7 +47,8 @@ def main(argv: Sequence[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'unknown arguments: {" ".join(argv[1:])}')
   log_own_progress()
-  startup.keep_freed_memory()
+  if _KEEP_FREED_MEMORY.value:
+    startup.keep_freed_memory()
   startup.cache_compilations(_CACHE.value)
   if _DISTRIBUTED.value:
     jax.distributed.initialize()
@@ -58,16 +64,6 @@ def main(argv: Sequence[str]) -> None:
     sys.exit(f'error: {error}')
 
 
-def parse_flags(argv: Sequence[str]) -> list[str]:
-  """Parses the flags; a wrong path or key of the config is one line, too."""
-  try:
-    return app.parse_flags_with_usage(argv)
-  except (AttributeError, KeyError) as error:  # str() would quote the message
-    sys.exit(f'error: in the configuration: {error.args[0]}')
-  except (OSError, TypeError, ValueError) as error:
-    sys.exit(f'error: {error}')
-
-
 if __name__ == '__main__':
   flags.mark_flags_as_required(['config', 'workdir'])
-  app.run(main, flags_parser=parse_flags)
+  app.run(main, flags_parser=config_flag.parse_flags)

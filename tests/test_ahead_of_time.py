@@ -24,6 +24,7 @@ from emanet_jax.models.segmenter import create_model
 from emanet_jax.runtime import sharding
 from emanet_jax.state import train_state
 from emanet_jax.training import train
+from emanet_jax.training.optimizers import create_optimizer
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 HARDWARE = REPOSITORY / 'tests' / 'golden' / 'h100.textproto'
@@ -234,7 +235,9 @@ def _compile_step(mesh):
   config.model.dtype = 'bfloat16'
   config.model.backbone.depth = 50
   model = create_model(config.model, num_classes=21)
-  _, tx = train._create_optimizer(config, model)
+  tx, _ = create_optimizer(
+    config.optimizer, config.train.steps, model.frozen_params()
+  )
   key = jax.eval_shape(lambda: jax.random.key(0))
   state = jax.eval_shape(
     lambda key: train_state.create_state(model, tx, key), key

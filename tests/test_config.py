@@ -13,7 +13,7 @@ from emanet_jax.data import datasets
 from emanet_jax.errors import UserError
 from emanet_jax.models.segmenter import create_model
 from emanet_jax.state import train_state
-from emanet_jax.training import train
+from emanet_jax.training.optimizers import create_optimizer
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 BOOKS = sorted(p.stem for p in (REPOSITORY / 'configs').glob('[a-z]*.py'))
@@ -54,7 +54,9 @@ def test_a_run_book_builds(book):
   config = load(book)
   spec = datasets.get_dataset(config.data.name).SPEC
   model = create_model(config.model, spec.num_classes or 2)
-  schedule, tx = train._create_optimizer(config, model)
+  tx, schedule = create_optimizer(
+    config.optimizer, config.train.steps, model.frozen_params()
+  )
 
   # The state's creation as train.py has it, without a single number.
   variables = jax.eval_shape(

@@ -14,7 +14,9 @@ from emanet_jax.models.pytorch.weights import network_from_torch
 from emanet_jax.models.segmenter import create_model
 from emanet_jax.state import train_state
 from emanet_jax.tools.convert_torch import variables_from_torch
-from emanet_jax.training import losses, optimizer
+from emanet_jax.training.losses import create_loss
+from emanet_jax.training.optimizers import sgd
+from emanet_jax.training.step import train_step
 from tests import recipe
 
 _FORWARD_ATOL = 2e-4
@@ -171,15 +173,8 @@ def _train(figures, dtype, steps):
   variables = jax.tree.map(
     lambda x: jax.numpy.asarray(x, dtype), variables_from_torch(state_dict)
   )
-  schedule = optimizer.poly_schedule(
-    float(figures['lr']), 30_000, power=0.9, decay_every=10
-  )
-  tx = optimizer.create_optimizer(
-    schedule,
-    momentum=0.9,
-    weight_decay=1e-4,
-    bias_multiplier=2.0,
-    frozen=model.frozen_params(),
+  tx, _ = sgd.create(
+    30_000, model.frozen_params(), learning_rate=float(figures['lr'])
   )
   params = variables.pop('params')
   state = train_state.TrainState(
@@ -187,10 +182,10 @@ def _train(figures, dtype, steps):
   )
   step_fn = jax.jit(
     functools.partial(
-      train_state.train_step,
+      train_step,
       model=model,
       tx=tx,
-      loss_fn=losses.segmentation_loss,
+      loss_fn=create_loss(default_config().loss),
     )
   )
   shape = [int(figures[k]) for k in ('batch', 'size', 'size')]

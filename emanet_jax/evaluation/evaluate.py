@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import flax.linen as nn
 import jax
@@ -15,8 +15,10 @@ from emanet_jax.config import as_plain_dict
 from emanet_jax.data.input import pipeline
 from emanet_jax.data.spec import IGNORE_LABEL
 from emanet_jax.errors import UserError
-from emanet_jax.evaluation import metrics, report
+from emanet_jax.evaluation import report
+from emanet_jax.evaluation.confusion import confusion_matrix
 from emanet_jax.evaluation.hardest_images import HardestImages, image_scores
+from emanet_jax.evaluation.metrics import Measure, create_metrics
 from emanet_jax.evaluation.report import Evaluation
 from emanet_jax.inference import batching, predictor
 from emanet_jax.inference.predictor import SINGLE_SCALE, Protocol
@@ -48,6 +50,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str) -> Evaluation:
     batch_size=config.eval.batch_size,
     shape_step=config.eval.shape_step,
     num_pictures=config.eval.num_pictures,
+    metrics=create_metrics(config.eval.metrics),
   )
   if jax.process_index() == 0:
     report.write(
@@ -66,13 +69,15 @@ def check(config: ml_collections.ConfigDict) -> None:
   for key, least in (('batch_size', 1), ('num_pictures', 0), ('shape_step', 0)):
     if options[key] < least:
       raise UserError(f'eval.{key} is {options[key]}; it must be ≥ {least}')
-  step, stride = options.shape_step, config.model.backbone.output_stride
+  stride = create_model(config.model, num_classes=1).output_stride
+  step = options.shape_step
   if step % stride:
     raise UserError(
       f'eval.shape_step is {step}; give 0, or a multiple of '
       f'model.backbone.output_stride, {stride}'
     )
   get_protocol(config)
+  create_metrics(options.metrics)
 
 
 def get_protocol(config: ml_collections.ConfigDict) -> Protocol:
@@ -101,7 +106,7 @@ def create_eval_step(
   def count(probabilities, label):
     prediction = jnp.argmax(probabilities, axis=-1).astype(jnp.uint8)
     confusion = functools.partial(
-      metrics.confusion_matrix,
+      confusion_matrix,
       num_classes=num_classes,
       ignore_label=IGNORE_LABEL,
     )
@@ -124,6 +129,7 @@ def run_split(
   batch_size: int,
   shape_step: int,
   num_pictures: int,
+  metrics: Mapping[str, Measure] | None = None,
 ) -> Evaluation:
   """Evaluates every image of a split at its native size, once.
 
@@ -140,6 +146,7 @@ def run_split(
     batch_size: See `plan_batches`.
     shape_step: See `plan_batches`.
     num_pictures: First images to return in `pictures`.
+    metrics: See `Evaluation`.
 
   Raises:
     UserError: A device's memory does not suffice.
@@ -186,6 +193,7 @@ def run_split(
     sorted(tally.pictures, key=lambda p: p['index']),
     best=tally.hardest.best,
     worst=tally.hardest.worst,
+    metrics=metrics,
   )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Integer
 
-from emanet_jax.evaluation import metrics
+from emanet_jax.evaluation.metrics import accuracy, iou
 
 
 class HardestImages:
@@ -76,8 +76,11 @@ def image_scores(
   Both are fractions in [0, 1], nan for an image without a labelled pixel. A
   class that is only predicted counts with an IoU of 0.
   """
-  scores = metrics.scores(confusion)
-  return {'miou': scores.mIoU, 'accuracy': scores.pAcc}
+  confusion = confusion.astype(np.int64)
+  return {
+    'miou': iou.measure(confusion).summary['mIoU'],
+    'accuracy': accuracy.measure(confusion).summary['pAcc'],
+  }
 
 
 def _rank(entry: tuple[float, dict]) -> float:

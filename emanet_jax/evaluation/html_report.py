@@ -15,8 +15,8 @@ from jaxtyping import Integer
 
 from emanet_jax.config import as_plain_dict, default_config
 from emanet_jax.data.spec import DatasetSpec
-from emanet_jax.evaluation import metrics
 from emanet_jax.evaluation.html_pictures import create_figure
+from emanet_jax.evaluation.scores import Scores
 
 # More numbers than this make a matrix unreadable; its colours still tell.
 _MOST_NUMBERS = 25
@@ -25,6 +25,7 @@ _MOST_CONFUSIONS = 12
 
 def render(
   confusion: Integer[np.ndarray, 'classes classes'],
+  scores: Scores,
   spec: DatasetSpec,
   pictures: Mapping[str, Sequence[Mapping[str, Any]]],
   facts: Mapping[str, Any],
@@ -34,6 +35,7 @@ def render(
 
   Args:
     confusion: Pixel counts, rows are labels.
+    scores: Of it.
     spec: Of the data set.
     pictures: Headings to pictures as `report.Evaluation` has them, with
       `miou` and `accuracy` if they are known.
@@ -43,15 +45,19 @@ def render(
   Returns:
     The page.
   """
-  scores = metrics.scores(confusion)
+  name, value = next(iter(scores.summary.items()))
   template = _environment().get_template('report.html')
   return template.render(
-    title=f'{spec.name}: mIoU {_percent(scores.mIoU)}',
+    title=f'{spec.name}: {name} {_percent(value)}',
     name=spec.name,
     facts=facts,
-    summary=scores.summary(),
+    summary=scores.summary,
+    columns=scores.per_class,
     classes=zip(
-      *(spec.classes, spec.palette, scores.iou, scores.accuracy, scores.share),
+      spec.classes,
+      spec.palette,
+      zip(*scores.per_class.values(), strict=True),
+      scores.share,
       strict=True,
     ),
     matrix=_matrix(confusion, spec.classes),

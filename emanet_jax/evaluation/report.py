@@ -14,7 +14,9 @@ import numpy as np
 from absl import logging
 
 from emanet_jax.data.spec import DatasetSpec
-from emanet_jax.evaluation import html_report, metrics
+from emanet_jax.evaluation import html_report
+from emanet_jax.evaluation.metrics import Measure, iou
+from emanet_jax.evaluation.scores import Scores, score, table, to_json
 from emanet_jax.runtime import atomic
 from emanet_jax.visualization import overlays, plots
 
@@ -33,6 +35,7 @@ class Evaluation:
       are known, also `miou` and `accuracy` of the image alone, in [0, 1].
     best: Pictures of this process's images of the greatest mIoU, in order.
     worst: Of the least mIoU, likewise.
+    metrics: What `scores` has; None: all metrics that there are.
   """
 
   confusion: np.ndarray
@@ -42,16 +45,21 @@ class Evaluation:
   pictures: list[dict[str, Any]]
   best: list[dict[str, Any]] = dataclasses.field(default_factory=list)
   worst: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+  metrics: Mapping[str, Measure] | None = None
 
   @property
-  def scores(self) -> metrics.Scores:
+  def scores(self) -> Scores:
     """Of the confusion matrix."""
-    return metrics.scores(self.confusion)
+    return score(self.confusion, self.metrics)
+
+  @property
+  def miou(self) -> float:
+    """Mean IoU, whichever metrics are enabled; by it the best is kept."""
+    return iou.measure(self.confusion).summary['mIoU']
 
   def __str__(self) -> str:
     scores = '  '.join(
-      f'{name} {100 * value:.2f}'
-      for name, value in self.scores.summary().items()
+      f'{name} {100 * value:.2f}' for name, value in self.scores.summary.items()
     )
     return (
       f'{scores} on {self.num_images} images of {self.num_shapes} shapes in '
@@ -79,7 +87,7 @@ def write(
   folder.mkdir(parents=True, exist_ok=True)
   scores = evaluation.scores
   content = {
-    **metrics.to_json(scores, spec.classes),
+    **to_json(scores, spec.classes),
     'num_images': evaluation.num_images,
     'step': int(step),
     'dataset': spec.name,
@@ -89,6 +97,7 @@ def write(
     folder / 'report.html',
     html_report.render(
       evaluation.confusion,
+      scores,
       spec,
       {
         'Worst images': evaluation.worst,
@@ -103,7 +112,7 @@ def write(
     folder / 'confusion.png',
     evaluation.confusion,
     spec.classes,
-    title='   '.join(f'{k} {100 * v:.2f}' for k, v in scores.summary().items()),
+    title='   '.join(f'{k} {100 * v:.2f}' for k, v in scores.summary.items()),
   )
   if evaluation.pictures:
     overlays.overlay_page(
@@ -116,7 +125,7 @@ def write(
   attended = [p for p in evaluation.pictures if 'responsibilities' in p]
   if attended:
     overlays.attention_page(folder / 'attention.png', attended)
-  logging.info('%s', '\n' + metrics.table(scores, spec.classes))
+  logging.info('%s', '\n' + table(scores, spec.classes))
   logging.info(
     '%d images in %.1f s (%.1f images/s), %d shape(s) compiled; report in %s',
     evaluation.num_images,

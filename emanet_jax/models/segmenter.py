@@ -1,9 +1,6 @@
 """A segmentation network: backbone, head, upsampling to the input's size."""
 
 import contextlib
-import importlib
-import pkgutil
-import types
 
 import flax.linen as nn
 import jax
@@ -12,11 +9,12 @@ import ml_collections
 import numpy as np
 from jaxtyping import Float, Int
 
+from emanet_jax import parts
 from emanet_jax.array import Array
 from emanet_jax.errors import UserError
-from emanet_jax.models import auxiliary_head, backbones, heads
 from emanet_jax.models.layers import convolve_like_flax
 from emanet_jax.models.norm import at_least_float32
+from emanet_jax.models.outputs import sow_output
 from emanet_jax.models.resize import resize_bilinear
 
 DTYPES = ('float32', 'bfloat16', 'float64')
@@ -46,9 +44,9 @@ class Segmenter(nn.Module):
     dtype: Compute dtype of the features, one of DTYPES. Under 'bfloat16' the
       parameters, statistics, EM arithmetic and logits stay float32; 'float64'
       is for comparisons and needs JAX's x64 mode.
-    auxiliary_head: In training its logits, at the image's size, are sown into
-      the collection `auxiliary` as `logits`; evaluation leaves it out.
-    auxiliary_weight: Of their loss, beside the main one.
+    auxiliary_head: A head on the stages but the last one, for its loss in
+      training, see `models.outputs`; evaluation leaves it out.
+    auxiliary_weight: Of that loss, beside the main one.
     convolution: One of CONVOLUTIONS: 'fast' is `conv2d`; 'flax' is XLA's
       convolution as flax's layers call it, to compare with: the same numbers
       but for rounding.
@@ -69,7 +67,8 @@ class Segmenter(nn.Module):
     train: bool = False,
   ) -> Float[Array, 'b h w classes']:
     """Logits, float32, at the size of the normalised image."""
-    return self._upsample(self.low_resolution(image, train=train), image)
+    logits = self.low_resolution(image, train=train)
+    return self.upsample(logits, image.shape[1:3])
 
   def low_resolution(
     self,
@@ -101,16 +100,16 @@ class Segmenter(nn.Module):
   def _low_resolution(self, image, train, extent):
     features = self.backbone(image, train=train, extent=extent)
     if self.auxiliary_head and (train or self.is_initializing()):
-      logits = self.auxiliary_head(features, train=train)
-      if not self.is_initializing():
-        self.sow('auxiliary', 'logits', self._upsample(logits, image))
+      logits = self.auxiliary_head(features[:-1], train=train)
+      sow_output(self, 'auxiliary', logits, self.auxiliary_weight)
     extent = self.backbone.out_extent(extent)
     return at_least_float32(self.head(features, train=train, extent=extent))
 
-  def _upsample(self, logits, image):
-    return resize_bilinear(
-      logits, image.shape[1:3], align_corners=self.align_corners
-    )
+  def upsample(
+    self, logits: Float[Array, 'b h w classes'], size: tuple[int, int]
+  ) -> Float[Array, 'b ho wo classes']:
+    """Logits at a height and width, as this network interpolates them."""
+    return resize_bilinear(logits, size, align_corners=self.align_corners)
 
   @property
   def output_stride(self) -> int:
@@ -123,7 +122,8 @@ class Segmenter(nn.Module):
 
   def frozen_params(self) -> tuple[tuple[str, ...], ...]:
     """Paths in `params` of subtrees that never get a gradient."""
-    return tuple(('head', *path) for path in self.head.frozen_params())
+    frozen = getattr(self.head, 'frozen_params', tuple)()
+    return tuple(('head', *path) for path in frozen)
 
 
 def create_model(
@@ -152,29 +152,22 @@ def create_model(
     )
   if num_classes < 1:
     raise UserError(f'num_classes is {num_classes}; it must be ≥ 1')
-  backbone, head = dict(config.backbone), dict(config.head)
-  auxiliary = dict(config.auxiliary_head)
-  weight = auxiliary.pop('weight')
+  weight = config.auxiliary_head.weight
   if weight < 0:
     raise UserError(f'model.auxiliary_head.weight is {weight}; it must be ≥ 0')
+  name, options = parts.chosen(config.backbone)
+  backbone = parts.BACKBONES.create(name, config.norm_momentum, **options)
   given = num_classes, config.norm_momentum
-  second = auxiliary_head.create(*given, **auxiliary)
+  name, options = parts.chosen(config.head)
+  head = parts.HEADS.create(name, *given, **options)
+  name, options = parts.chosen(config.auxiliary_head, 'weight')
+  second = parts.AUXILIARY_HEADS.create(name, *given, **options)
   return Segmenter(
-    _find(backbones, 'backbone', backbone.pop('name'))(
-      norm_momentum=config.norm_momentum, **backbone
-    ),
-    _find(heads, 'head', head.pop('name'))(*given, **head),
+    backbone,
+    head,
     config.align_corners,
     config.dtype,
     second if weight else None,
     weight,
     config.convolution,
   )
-
-
-def _find(package: types.ModuleType, part: str, name: str):
-  """The `create` of the package's file of that name."""
-  known = sorted(m.name for m in pkgutil.iter_modules(package.__path__))
-  if name not in known:
-    raise UserError(f'model.{part}.name is {name!r}; known are {known}')
-  return importlib.import_module(f'{package.__name__}.{name}').create

@@ -4,22 +4,31 @@ A step is written beside its final name and renamed when complete, so a run
 killed at any moment finds its last complete step. Nothing saved is overwritten.
 """
 
+import dataclasses
+import datetime
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
 
-from emanet_jax.config import as_plain_dict, differences
+from emanet_jax.config import as_plain_dict
 from emanet_jax.data.input.iterator import TrainIterator
 from emanet_jax.errors import UserError
+from emanet_jax.state.compatibility import differences
 from emanet_jax.state.train_state import TrainState
 
 
 def open_manager(
-  workdir: str | Path, keep: int | None = None
+  workdir: str | Path,
+  keep: int | None = None,
+  *,
+  keep_best: int = 0,
+  scores: Mapping[int, float] | None = None,
 ) -> ocp.CheckpointManager:
   """The checkpoints of a workdir.
 
@@ -27,11 +36,17 @@ def open_manager(
     workdir: Folder of the run.
     keep: Latest steps to keep; older ones are deleted after a save.
       None: open what is there, only to read.
+    keep_best: Steps to keep besides, those of the greatest scores.
+    scores: Of the steps that have one; looked at anew after each save.
   """
+  policy = ocp.checkpoint_managers.LatestN(keep)
+  if keep_best:
+    best = _BestScored(keep_best, scores)
+    policy = ocp.checkpoint_managers.AnyPreservationPolicy([policy, best])
   return ocp.CheckpointManager(
     Path(workdir).absolute() / 'checkpoints',
     options=ocp.CheckpointManagerOptions(
-      preservation_policy=ocp.checkpoint_managers.LatestN(keep),
+      preservation_policy=policy,
       create=keep is not None,
       read_only=keep is None,
     ),
@@ -41,6 +56,38 @@ def open_manager(
       'config': ocp.JsonCheckpointHandler(),
     },
   )
+
+
+class _Scored(NamedTuple):
+  """Orbax's PolicyCheckpointInfo."""
+
+  step: int
+  metrics: float
+  time: datetime.datetime
+
+
+@dataclasses.dataclass(frozen=True)
+class _BestScored:
+  """Orbax's BestN, by scores that come after a step is saved.
+
+  A step is saved before it is evaluated, so that a kill in between loses
+  nothing; Orbax's own metrics would have to be there at the save.
+  """
+
+  n: int
+  scores: Mapping[int, float]
+
+  def should_preserve(self, checkpoints: Sequence[Any], *, context: Any):
+    """Which of the checkpoints to keep, in Orbax's terms."""
+    scored = [
+      _Scored(c.step, self.scores[c.step], c.time)
+      for c in checkpoints
+      if not math.isnan(self.scores.get(c.step, math.nan))
+    ]
+    best = ocp.checkpoint_managers.BestN(get_metric_fn=float, n=self.n)
+    kept = best.should_preserve(scored, context=context)
+    steps = {c.step for c, keep in zip(scored, kept, strict=True) if keep}
+    return [c.step in steps for c in checkpoints]
 
 
 def save(

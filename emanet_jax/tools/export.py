@@ -40,6 +40,7 @@ from absl import app, flags, logging
 from jax import export
 from jaxtyping import UInt8
 
+from emanet_jax import config_flag
 from emanet_jax import main as program
 from emanet_jax.array import Array
 from emanet_jax.errors import UserError
@@ -151,4 +152,4 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == '__main__':
   flags.mark_flag_as_required('config')
-  app.run(main, flags_parser=program.parse_flags)
+  app.run(main, flags_parser=config_flag.parse_flags)

@@ -106,6 +106,34 @@ class MetricWriter:
     self._tensorboard.close()
 
 
+class _SilentWriter:
+  """Stands in for a writer on processes that write nothing."""
+
+  def __enter__(self) -> '_SilentWriter':
+    return self
+
+  def __exit__(self, *exception: object) -> None:
+    pass
+
+  def write(
+    self, step: int, split: str, values: Mapping[str, SupportsFloat]
+  ) -> None:
+    """Drops a record."""
+
+
+def open_writer(
+  directory: str | os.PathLike[str], step: int, *, writes: bool
+) -> MetricWriter | _SilentWriter:
+  """The writer of a process.
+
+  Args:
+    directory: See `MetricWriter`.
+    step: See `MetricWriter`.
+    writes: Whether this process is the one that writes.
+  """
+  return MetricWriter(directory, step) if writes else _SilentWriter()
+
+
 def read_metrics(directory: str | os.PathLike[str]) -> list[dict[str, Any]]:
   """Reads the records of a run, finished or still writing.
 
@@ -129,22 +157,30 @@ def read_metrics(directory: str | os.PathLike[str]) -> list[dict[str, Any]]:
   return _parse(path)
 
 
-def evaluated_steps(directory: str | os.PathLike[str], until: int) -> set[int]:
-  """Steps of a run with a recorded evaluation; the same on every host.
+def evaluated_scores(
+  directory: str | os.PathLike[str], until: int
+) -> dict[int, float]:
+  """MIoU of a run's evaluated steps; the same on every host.
 
   Args:
     directory: the run's folder; without metrics there are none.
     until: the last step that counts. After 0 nothing is read: a first run's
       process 0 may be about to make the file.
 
+  Returns:
+    Step to mIoU as a fraction, nan where the record has none.
+
   Raises:
     UserError: metrics.jsonl holds a line that is no record.
   """
   if not until or not (pathlib.Path(directory) / _FILE_NAME).exists():
-    return set()
-  records = read_metrics(directory)
-  steps = {r['step'] for r in records if r['split'] == 'eval'}
-  return {step for step in steps if step <= until}
+    return {}
+  found = {}
+  for record in read_metrics(directory):
+    if record['split'] == 'eval' and record['step'] <= until:
+      miou = record.get('mIoU')
+      found[record['step']] = math.nan if miou is None else miou
+  return found
 
 
 def _parse(path: pathlib.Path) -> list[dict[str, Any]]:

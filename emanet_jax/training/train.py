@@ -8,6 +8,7 @@ from pathlib import Path
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import ml_collections
 import optax
 import orbax.checkpoint as ocp
@@ -21,14 +22,17 @@ from emanet_jax.models.segmenter import create_model
 from emanet_jax.runtime import sharding, startup
 from emanet_jax.runtime.preemption import StopNotice
 from emanet_jax.runtime.progress import Progress
-from emanet_jax.state import checkpoint, train_state
+from emanet_jax.state import checkpoint, init_from, train_state
 from emanet_jax.state.train_state import TrainState
-from emanet_jax.training import losses, optimizer
+from emanet_jax.training import step as training_step
+from emanet_jax.training.evaluations import Evaluations
+from emanet_jax.training.losses import class_shares, create_loss
 from emanet_jax.training.metric_writer import (
-  MetricWriter,
-  evaluated_steps,
+  evaluated_scores,
+  open_writer,
   read_metrics,
 )
+from emanet_jax.training.optimizers import create_optimizer
 from emanet_jax.training.prefetch import DevicePrefetch
 from emanet_jax.training.step_metrics import StepMetrics
 from emanet_jax.visualization import plots
@@ -54,84 +58,58 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
   """
   mesh = sharding.create_mesh()
   _check(config, mesh)
-  dataset = pipeline.open_dataset(
-    config.data, (config.data.train_split, config.data.eval_split)
-  )
+  # What a run is made of, each from its part of the configuration.
+  dataset = _open_dataset(config)
   model = create_model(config.model, dataset.spec.num_classes)
-  schedule, tx = _create_optimizer(config, model)
-  iterator = pipeline.train_iterator(
-    dataset,
-    config.data,
-    batch_size=config.train.batch_size,
-    seed=config.seed,
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
+  loss_fn = _create_loss(config, dataset)
+  tx, schedule = create_optimizer(
+    config.optimizer, config.train.steps, model.frozen_params()
   )
-  manager = checkpoint.open_manager(workdir, config.train.keep_checkpoints)
+  iterator = _create_iterator(config, dataset)
+  evaluations = Evaluations(config, model, dataset, scores={})
+  manager = checkpoint.open_manager(
+    workdir,
+    config.train.keep_checkpoints,
+    keep_best=config.train.keep_best,
+    scores=evaluations.scores,
+  )
   state = _first_or_latest(config, manager, model, tx, iterator, mesh)
   start, steps = int(state.step), config.train.steps
+  evaluations.scores.update(evaluated_scores(workdir, start))
 
-  run_split = functools.partial(
-    evaluate.run_split,
-    model,
-    dataset=dataset,
-    split=config.data.eval_split,
-    batch_size=config.eval.batch_size,
-    shape_step=config.eval.shape_step,
-    num_pictures=config.eval.num_pictures,
-    eval_step=evaluate.create_eval_step(model, dataset.spec.num_classes),
-  )
   rng = jax.random.key(config.seed)
-  progress = Progress('step', steps, done=start, size=config.train.batch_size)
-  collected = StepMetrics(progress)
-  step_fn = None
   with contextlib.ExitStack() as stack:
     stack.callback(manager.close)
     stack.callback(iterator.close)
     batches = DevicePrefetch(iterator, mesh, count=steps - start)
     stack.callback(batches.close)
-    evaluated = evaluated_steps(workdir, start)
-    writer = None
-    if jax.process_index() == 0:
-      writer = stack.enter_context(MetricWriter(workdir, start))
+    writes = jax.process_index() == 0
+    writer = stack.enter_context(open_writer(workdir, start, writes=writes))
     notice = stack.enter_context(StopNotice())
+    scoring = manager, writer, notice
 
-    def is_evaluated(step):
-      return step == steps or (step and step % config.train.eval_every == 0)
-
-    def evaluate_now(step):
-      """Scores a step that is saved, and has not been scored before."""
-      with notice.all_saved(), progress.paused():
-        manager.wait_until_finished()
-        evaluation = run_split(sharding.local(state.variables))
-        logging.info('step %d: %s', step, evaluation)
-        if writer and step not in evaluated:
-          writer.write(step, 'eval', evaluation.scores.summary())
-        return evaluation
-
-    # A run stopped before or during an evaluation makes it now.
-    if start < steps and is_evaluated(start) and start not in evaluated:
-      evaluate_now(start)
+    if start < steps:
+      # A run stopped before or during an evaluation makes it now.
+      if evaluations.due(start) and start not in evaluations.scores:
+        evaluations.run(state, *scoring)
+      step_fn = _compile_step(config, model, tx, loss_fn, mesh, state, rng)
+    progress = Progress('step', steps, done=start, size=config.train.batch_size)
+    metrics = StepMetrics(progress)
     for step in range(start + 1, steps + 1):
       if not batches.ready():  # While the last step runs, nothing is lost.
         jax.block_until_ready(state)
-      with collected.waiting_for_data():
+      with metrics.waiting_for_data():
         batch = next(batches)
-      if step_fn is None:
-        with progress.paused():
-          step_fn = _compile_step(config, model, tx, mesh, state, batch, rng)
-      state, metrics = step_fn(state, batch, rng)
-      collected.add(step, metrics)
+      state, values = step_fn(state, batch, rng)
+      metrics.add(step, values)
 
       stopping = notice.asked(step)
-      ending = stopping or is_evaluated(step)
+      ending = stopping or evaluations.due(step)
       saving = ending or step % config.train.checkpoint_every == 0
       if saving:
-        collected.check(state)
-      if step % config.train.log_every == 0 or ending:
-        values = collected.report(float(schedule(step - 1)))
-        if writer:
-          writer.write(step, 'train', values)
+        metrics.check(state)
+      if ending or step % config.train.log_every == 0:
+        writer.write(step, 'train', metrics.report(float(schedule(step - 1))))
       if saving:
         with progress.paused():
           checkpoint.save(manager, state, batches.get_state(), config)
@@ -139,48 +117,55 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
         manager.wait_until_finished()
         logging.info('stopped and saved at step %d of %d', step, steps)
         return state
-      if is_evaluated(step) and step < steps:
-        evaluate_now(step)
+      if evaluations.due(step) and step < steps:
+        with progress.paused():
+          evaluations.run(state, *scoring)
 
-    final = evaluate_now(steps)
-    if writer:
+    final = evaluations.run(state, *scoring)
+    evaluations.tell_best()
+    if writes:
       with notice.all_saved():
-        report.write(workdir, final, dataset.spec, steps, as_plain_dict(config))
-        curves = Path(workdir) / 'curves.png'
-        plots.curves_png(curves, read_metrics(workdir))
-        logging.info('curves in %s', curves)
+        _write_report(config, workdir, final, dataset)
   return state
 
 
 def _check(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> None:
   """What can be wrong before anything is read."""
   for key, value in config.train.items():
-    if value < 1:
-      raise UserError(f'train.{key} is {value}; it must be ≥ 1')
+    least = 0 if key == 'keep_best' else 1
+    if value < least:
+      raise UserError(f'train.{key} is {value}; it must be ≥ {least}')
   sharding.check_batch_size(
     config.train.batch_size, config.train.accumulation_steps, mesh
   )
-  losses.check_loss(**config.loss)
-  create_model(config.model, num_classes=1)  # the classes are not known yet
+  create_loss(config.loss)
+  model = create_model(config.model, num_classes=1)  # not known yet
+  create_optimizer(config.optimizer, config.train.steps, model.frozen_params())
   evaluate.check(config)
 
 
-def _create_optimizer(
-  config: ml_collections.ConfigDict, model: nn.Module
-) -> tuple[optax.Schedule, optax.GradientTransformation]:
-  options = config.optimizer
-  schedule = optimizer.poly_schedule(
-    options.learning_rate,
-    config.train.steps,
-    power=options.poly_power,
-    decay_every=options.decay_every,
-  )
-  return schedule, optimizer.create_optimizer(
-    schedule,
-    momentum=options.momentum,
-    weight_decay=options.weight_decay,
-    bias_multiplier=options.bias_multiplier,
-    frozen=model.frozen_params(),
+def _open_dataset(config: ml_collections.ConfigDict) -> pipeline.Dataset:
+  splits = config.data.train_split, config.data.eval_split
+  return pipeline.open_dataset(config.data, splits)
+
+
+def _create_loss(
+  config: ml_collections.ConfigDict, dataset: pipeline.Dataset
+) -> training_step.LossFn:
+  shares = class_shares(dataset.report(), config.data.train_split)
+  return create_loss(config.loss, dataset.spec.num_classes, shares)
+
+
+def _create_iterator(
+  config: ml_collections.ConfigDict, dataset: pipeline.Dataset
+) -> pipeline.TrainIterator:
+  return pipeline.train_iterator(
+    dataset,
+    config.data,
+    batch_size=config.train.batch_size,
+    seed=config.seed,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
   )
 
 
@@ -216,21 +201,27 @@ def _first_or_latest(
   )
   if not config.init_from:
     return state
-  state = train_state.take_weights(
+  state = init_from.take_weights(
     state, weights, config.init_from, config.init_backbone_only
   )
   return jax.device_put(state, replicated)
 
 
-def _compile_step(config, model, tx, mesh, state, batch, rng) -> Callable:
+def _compile_step(config, model, tx, loss_fn, mesh, state, rng) -> Callable:
   """Compiles the step for the one shape it will ever see."""
   step = functools.partial(
-    train_state.train_step,
+    training_step.train_step,
     model=model,
     tx=tx,
-    loss_fn=functools.partial(losses.segmentation_loss, **config.loss),
+    loss_fn=loss_fn,
     accumulation_steps=config.train.accumulation_steps,
   )
+  shape = (config.train.batch_size, *[config.data.crop_size] * 2)
+  split = sharding.batch_sharding(mesh)
+  batch = {
+    'image': jax.ShapeDtypeStruct((*shape, 3), jnp.uint8, sharding=split),
+    'label': jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=split),
+  }
   start = time.monotonic()
   compiled = (
     jax.jit(step, donate_argnums=0, out_shardings=sharding.replicated(mesh))
@@ -247,3 +238,17 @@ def _compile_step(config, model, tx, mesh, state, batch, rng) -> Callable:
     f'{mesh.size} {jax.default_backend()} device(s)',
   )
   return compiled
+
+
+def _write_report(config, workdir, evaluation, dataset) -> None:
+  """The last evaluation's report, and the curves of the whole run."""
+  report.write(
+    workdir,
+    evaluation,
+    dataset.spec,
+    config.train.steps,
+    as_plain_dict(config),
+  )
+  curves = Path(workdir) / 'curves.png'
+  plots.curves_png(curves, read_metrics(workdir))
+  logging.info('curves in %s', curves)

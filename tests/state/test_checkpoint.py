@@ -14,6 +14,7 @@ from emanet_jax.models.segmenter import create_model
 from emanet_jax.runtime import sharding
 from emanet_jax.state import checkpoint
 from emanet_jax.training import train
+from emanet_jax.training.optimizers import create_optimizer
 from tests import tiny
 
 
@@ -85,7 +86,9 @@ def test_weights_are_written_once(variables, tmp_path):
 def first_state(config, classes, workdir):
   """The state that training starts from."""
   model = create_model(config.model, classes)
-  _, tx = train._create_optimizer(config, model)
+  tx, _ = create_optimizer(
+    config.optimizer, config.train.steps, model.frozen_params()
+  )
   iterator = mock.create_autospec(pipeline.TrainIterator, instance=True)
   mesh = sharding.create_mesh(jax.devices()[:2])
   with checkpoint.open_manager(workdir, 1) as manager:

@@ -15,15 +15,16 @@ from emanet_jax.errors import UserError
 from emanet_jax.models.resize import resize_bilinear
 from emanet_jax.models.segmenter import create_model, normalize
 from emanet_jax.runtime import sharding
+from emanet_jax.state.init_from import take_weights
 from emanet_jax.state.train_state import (
   TrainState,
   create_state,
   is_finite,
-  take_weights,
-  train_step,
 )
-from emanet_jax.training.losses import segmentation_loss
-from emanet_jax.training.optimizer import create_optimizer
+from emanet_jax.training.losses import create_loss
+from emanet_jax.training.losses.cross_entropy import cross_entropy
+from emanet_jax.training.optimizers import sgd
+from emanet_jax.training.step import train_step
 
 BATCH, CLASSES = 8, 3
 
@@ -41,13 +42,14 @@ def network(classes=CLASSES, **changes):
 
 
 def optimizer(model):
-  return create_optimizer(
-    optax.constant_schedule(0.05),
-    momentum=0.9,
+  tx, _ = sgd.create(
+    1,
+    model.frozen_params(),
+    learning_rate=0.05,
     weight_decay=1e-3,
-    bias_multiplier=2.0,
-    frozen=model.frozen_params(),
+    poly_power=0.0,
   )
+  return tx
 
 
 @pytest.fixture
@@ -78,7 +80,7 @@ def step_of(model, **options):
     train_step,
     model=model,
     tx=optimizer(model),
-    loss_fn=segmentation_loss,
+    loss_fn=create_loss(default_config().loss),
     **options,
   )
 
@@ -164,7 +166,12 @@ def test_bytes_are_normalised_on_the_device_and_floats_taken_as_they_are(batch):
   model, tx = Pixelwise(), optax.sgd(0.1)
   state = create_state(model, tx, jax.random.key(0))
   step = jax.jit(
-    functools.partial(train_step, model=model, tx=tx, loss_fn=segmentation_loss)
+    functools.partial(
+      train_step,
+      model=model,
+      tx=tx,
+      loss_fn=create_loss(default_config().loss),
+    )
   )
   floats = {**batch, 'image': normalize(jnp.asarray(batch['image']))}
   got, expected = (step(state, b, jax.random.key(3)) for b in (batch, floats))
@@ -187,7 +194,7 @@ def test_accumulation_is_the_mean_over_passes_in_turn(start, batch, quick_jit):
           train=True,
           mutable=['batch_stats', 'bases'],
         )
-        return segmentation_loss(logits, jnp.int32(label)), updated
+        return cross_entropy(logits, jnp.int32(label)), updated
 
       return jax.value_and_grad(loss_of, has_aux=True)(before.params)
 
@@ -341,7 +348,7 @@ def test_the_auxiliary_loss_joins_with_its_weight(
         method=parts,
         mutable=['batch_stats', 'bases'],
       )
-      main, second = (segmentation_loss(x, jnp.int32(label)) for x in logits)
+      main, second = (cross_entropy(x, jnp.int32(label)) for x in logits)
       return main + 0.4 * second, (model_state, (main, second))
 
     model_state, sums = before.model_state, []

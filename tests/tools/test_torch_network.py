@@ -6,14 +6,15 @@ import importlib.util
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from emanet_jax.config import default_config
 from emanet_jax.models.pytorch.weights import torch_from_variables
 from emanet_jax.models.segmenter import create_model
 from emanet_jax.state import train_state
-from emanet_jax.training import losses, optimizer
+from emanet_jax.training.losses import create_loss
+from emanet_jax.training.optimizers import sgd
+from emanet_jax.training.step import train_step
 from tests.numerics import relative_error
 
 pytestmark = pytest.mark.skipif(
@@ -90,12 +91,8 @@ def test_a_training_step_is_equal(variables, image, remat, quick_jit):
 
   with jax.enable_x64(True):
     model = create('float64', remat)
-    tx = optimizer.create_optimizer(
-      optax.constant_schedule(RATE),
-      momentum=0.9,
-      weight_decay=1e-4,
-      bias_multiplier=2.0,
-      frozen=model.frozen_params(),
+    tx, _ = sgd.create(
+      1, model.frozen_params(), learning_rate=RATE, poly_power=0.0
     )
     rest = jax.tree.map(np.float64, variables)
     params = rest.pop('params')
@@ -103,10 +100,10 @@ def test_a_training_step_is_equal(variables, image, remat, quick_jit):
       jnp.zeros((), jnp.int32), params, rest, tx.init(params)
     )
     step = functools.partial(
-      train_state.train_step,
+      train_step,
       model=model,
       tx=tx,
-      loss_fn=losses.segmentation_loss,
+      loss_fn=create_loss(default_config().loss),
     )
     after, metrics = quick_jit(step)(
       state,

@@ -70,7 +70,7 @@ class TrainIterator:
       UserError: It is of other data or another transform; names each
         difference, with both values.
     """
-    then, now = state.get('made_with', {}), self._made_with
+    then, now = _as_today(state.get('made_with', {})), self._made_with
     differing = [
       f'  {key}: then {then.get(key, "(absent)")!r}, now '
       f'{now.get(key, "(absent)")!r}'
@@ -100,6 +100,24 @@ class TrainIterator:
     batch = functools.partial(_batch, examples, size)
     batches = grain.MapDataset.range(len(examples) // size).map(batch)
     return iter(batches.to_iter_dataset(self._read_options))
+
+
+def _as_today(made_with: dict[str, Any]) -> dict[str, Any]:
+  """What a checkpoint's batches were made with, in the keys of today.
+
+  Changes of colour once stood beside the crop's options; what is switched off
+  is left out.
+  """
+  if 'augmentations' in made_with or not made_with:
+    return made_with
+  keys = ('brightness', 'contrast', 'saturation', 'hue', 'blur')
+  color = {key: made_with.get(key, 0.0) for key in keys}
+  rest = {k: v for k, v in made_with.items() if k not in keys}
+  return {
+    **rest,
+    'rotation': made_with.get('rotation', 0.0),
+    'augmentations': {'color': color} if any(color.values()) else {},
+  }
 
 
 def _batch(

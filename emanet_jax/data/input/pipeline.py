@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from emanet_jax.data.input import transforms
-from emanet_jax.data.input.augmentations import color
+from emanet_jax.data.input.augmentations import create_augmentations
 from emanet_jax.data.input.iterator import TrainIterator
 from emanet_jax.data.preparation.prepare import open_dataset
 from emanet_jax.data.prepared import Dataset
@@ -32,12 +32,6 @@ __all__ = [
   'open_dataset',
   'train_iterator',
 ]
-
-# Largest values of the augmentations that 0 switches off.
-_LIMITS = {
-  **dict.fromkeys(('brightness', 'contrast', 'saturation'), np.inf),
-  **{'rotation': 180, 'hue': 0.5, 'blur': 1},
-}
 
 
 def train_iterator(
@@ -76,6 +70,7 @@ def train_iterator(
   """
   _check_training(config, batch_size, process_count)
   options = _transform_options(config)
+  applied = {'augmentations': create_augmentations(options['augmentations'])}
   made_with = {
     'name': dataset.spec.name,
     'train_split': config.train_split,
@@ -91,7 +86,7 @@ def train_iterator(
     .shuffle()
     .repeat()
     .map(transforms.decode)
-    .random_map(functools.partial(_augment, **options))
+    .random_map(functools.partial(_augment, **{**options, **applied}))
   )
   # The reading threads are the parallelism: OpenCV's own would fight them.
   cv2.setNumThreads(0)
@@ -162,16 +157,14 @@ def evaluation_examples(
 
 def _transform_options(config: ml_collections.ConfigDict) -> dict[str, Any]:
   """All that `_augment` depends on, as JSON holds it."""
+  sections = {k: dict(v) for k, v in config.augmentations.items()}
   return {
     'crop_size': config.crop_size,
     'scales': list(config.scales),
     'flip': config.flip,
     'rotation': config.rotation,
-    'brightness': config.brightness,
-    'contrast': config.contrast,
-    'saturation': config.saturation,
-    'hue': config.hue,
-    'blur': config.blur,
+    # Those switched off say nothing: more of them may come to be.
+    'augmentations': {k: sections[k] for k in create_augmentations(sections)},
   }
 
 
@@ -183,7 +176,7 @@ def _augment(
   scales: Sequence[float],
   flip: bool,
   rotation: float,
-  **strengths: float,
+  augmentations: Mapping[str, Any],
 ) -> dict[str, np.ndarray]:
   image, label = example['image'], example['label']
   crop = transforms.draw(
@@ -195,7 +188,8 @@ def _augment(
     rotation=rotation,
   )
   # Before the crop, whose padding keeps its colour.
-  image = color.apply(image, color.draw(rng, **strengths))
+  for apply in augmentations.values():
+    image, label = apply(image, label, rng)
   image, label = transforms.apply(image, label, crop)
   return {'image': image, 'label': label}
 
@@ -218,11 +212,10 @@ def _check_training(
       f'config.data.scales is {tuple(config.scales)}; expected one factor or '
       'more, all above 0, such as (0.5, 1.0, 2.0).'
     )
-  for key, limit in _LIMITS.items():
-    if not 0 <= config[key] <= limit:
-      raise UserError(
-        f'config.data.{key} is {config[key]}; it must be 0 (off) to {limit}.'
-      )
+  if not 0 <= config.rotation <= 180:
+    raise UserError(
+      f'config.data.rotation is {config.rotation}; it must be 0 (off) to 180.'
+    )
   if batch_size < 1 or batch_size % process_count:
     raise UserError(
       f'The batch size {batch_size} must be a positive multiple of the number '

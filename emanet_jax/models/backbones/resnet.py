@@ -15,6 +15,9 @@ from emanet_jax.array import Array
 from emanet_jax.errors import UserError
 from emanet_jax.models.layers import ConvNorm, halve, max_pool
 
+# `remat` changes no number; the others leave all weights as they are.
+FREE_ON_RESUME = ('remat',)
+FREE_IN_EVALUATION = ('multi_grid', 'output_stride')
 STAGE_SIZES = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 EXPANSION = 4
 
@@ -168,27 +171,27 @@ class ResNet(nn.Module):
 
 
 def create(
-  *,
-  depth: int,
-  stage_sizes: Sequence[int],
-  stem_widths: Sequence[int],
-  multi_grid: Sequence[int],
-  output_stride: int,
-  width: int,
-  remat: bool,
   norm_momentum: float,
+  *,
+  depth: int = 101,
+  stage_sizes: Sequence[int] = (),
+  width: int = 64,
+  stem_widths: Sequence[int] = (64, 64, 128),
+  output_stride: int = 8,
+  multi_grid: Sequence[int] = (1, 2, 4),
+  remat: bool = False,
 ) -> ResNet:
   """The backbone of a configuration, checked.
 
   Args:
+    norm_momentum: See `ResNet`.
     depth: 50, 101 or 152; only read where stage_sizes is empty.
     stage_sizes: Four block counts of a variant of your own, or empty.
-    stem_widths: See `ResNet`.
-    multi_grid: See `ResNet`.
-    output_stride: See `ResNet`.
     width: See `ResNet`.
+    stem_widths: See `ResNet`.
+    output_stride: See `ResNet`.
+    multi_grid: See `ResNet`.
     remat: See `ResNet`.
-    norm_momentum: See `ResNet`.
 
   Raises:
     UserError: A value that no such network has.

@@ -1,6 +1,14 @@
 """Decode heads, one file each; a file's name is its name in the config.
 
-A head file holds `create(num_classes, norm_momentum, **options) -> nn.Module`;
-the module turns the backbone's stage features into logits, and its
-`frozen_params()` names the parameters that no gradient ever reaches.
+A head file holds `create(num_classes, norm_momentum, *, option=default, …) ->
+nn.Module`. The module turns the backbone's stage features, finest first, into
+logits at the last one's size:
+
+  __call__(features, *, train, extent=None) -> [b, h, w, classes]
+
+Where images are smaller than the batch, `extent` is theirs in the last
+features: whatever looks further than a pixel keeps inside it
+(`models/layers.py`). What else training needs is sown (`models/outputs.py`); in
+evaluation, a head with attention sows its maps into `intermediates`. A head
+with parameters that no gradient ever reaches names them in `frozen_params()`.
 """

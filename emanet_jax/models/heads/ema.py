@@ -10,6 +10,9 @@ from emanet_jax.models.ema_unit import EMAUnit, check_unit
 from emanet_jax.models.layers import Conv, ConvNorm, torch_default
 from emanet_jax.models.norm import at_least_float32
 
+FREE_ON_RESUME = ('eval_stages',)
+FREE_IN_EVALUATION = ('dropout_rate', 'gradient', 'momentum', 'renormalize')
+
 
 class EMAHead(nn.Module):
   """3×3 to `channels`, the unit, 3×3 to `out_channels`, dropout, classifier.
@@ -88,14 +91,55 @@ def create(
   num_classes: int,
   norm_momentum: float,
   *,
-  channels: int,
-  out_channels: int,
-  concat_input: bool,
-  dropout_rate: float,
-  **unit_options,
+  channels: int = 512,
+  out_channels: int = 256,
+  concat_input: bool = False,
+  dropout_rate: float = 0.1,
+  num_bases: int = 64,
+  num_stages: int = 3,
+  eval_stages: int = 0,
+  momentum: float = 0.9,
+  renormalize: bool = False,
+  temperature: float = 1.0,
+  basis_norm: str = 'l2',
+  maintenance: str = 'moving_average',
+  gradient: str = 'cut',
 ) -> EMAHead:
-  """The head of a configuration, checked; unit_options go to `EMAUnit`."""
-  unit = EMAUnit(norm_momentum=norm_momentum, **unit_options)
+  """The head of a configuration, checked.
+
+  Args:
+    num_classes: Classes predicted.
+    norm_momentum: Share of running statistics kept per step.
+    channels: See `EMAHead`.
+    out_channels: See `EMAHead`.
+    concat_input: See `EMAHead`; mmsegmentation's way.
+    dropout_rate: See `EMAHead`.
+    num_bases: K.
+    num_stages: T in training.
+    eval_stages: T in evaluation; 0 = as in training.
+    momentum: α, of the bases' moving average.
+    renormalize: Normalise the batch mean that enters it; mmsegmentation's way.
+    temperature: λ.
+    basis_norm: 'l2', 'layer' or 'none'.
+    maintenance: 'moving_average', 'parameter' or 'none', see `EMAUnit`.
+    gradient: Through EM: 'cut' (the authors), 'last' or 'full', see
+      `em_attention`.
+
+  Raises:
+    UserError: A value that no such head has.
+  """
+  unit = EMAUnit(
+    num_bases=num_bases,
+    num_stages=num_stages,
+    eval_stages=eval_stages,
+    momentum=momentum,
+    renormalize=renormalize,
+    temperature=temperature,
+    basis_norm=basis_norm,
+    maintenance=maintenance,
+    gradient=gradient,
+    norm_momentum=norm_momentum,
+  )
   check_unit(unit)
   if min(channels, out_channels) < 1 or not 0 <= dropout_rate < 1:
     raise UserError(

@@ -16,8 +16,9 @@ from emanet_jax.runtime import startup
 from emanet_jax.state import train_state
 from emanet_jax.tools.benchmark import flops
 from emanet_jax.tools.benchmark.contest import Subject
-from emanet_jax.training import losses
-from emanet_jax.training.optimizer import create_optimizer
+from emanet_jax.training.losses import create_loss
+from emanet_jax.training.optimizers import create_optimizer
+from emanet_jax.training.step import train_step
 
 CLASSES = 21
 LEARNING_RATE = 0.009
@@ -49,13 +50,10 @@ def train(
   """A training step as training makes it, on a batch that is there already."""
   startup.keep_freed_memory()
   model, variables = network(depth, dtype, remat, convolution)
-  tx = create_optimizer(
-    lambda _: LEARNING_RATE,
-    momentum=0.9,
-    weight_decay=1e-4,
-    bias_multiplier=2.0,
-    frozen=model.frozen_params(),
-  )
+  config = default_config()
+  config.optimizer.learning_rate = LEARNING_RATE
+  config.optimizer.poly_power = 0.0  # the same rate in each step
+  tx, _ = create_optimizer(config.optimizer, 1, model.frozen_params())
   params = variables.pop('params')
   state = train_state.TrainState(
     jnp.zeros((), jnp.int32), params, variables, jax.jit(tx.init)(params)
@@ -65,10 +63,10 @@ def train(
   data = {'image': image, 'label': jnp.asarray(label, jnp.int32)}
   rng = jax.random.key(0)
   step = functools.partial(
-    train_state.train_step,
+    train_step,
     model=model,
     tx=tx,
-    loss_fn=losses.segmentation_loss,
+    loss_fn=create_loss(config.loss, CLASSES),
   )
   run, about = _compile(jax.jit(step, donate_argnums=0), state, data, rng)
   # Gradients of input and filter cost what the forward pass does.

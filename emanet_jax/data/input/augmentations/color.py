@@ -6,10 +6,13 @@ float32 and rounded once.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import cv2
 import numpy as np
 from jaxtyping import UInt8
+
+from emanet_jax.errors import UserError
 
 # Of the Gaussian, in pixels of the photo.
 _BLUR_SIGMAS = (0.1, 2.0)
@@ -34,6 +37,46 @@ class Color:
   saturation: float = 1.0
   hue: float = 0.0
   blur: float = 0.0
+
+
+def create(
+  *,
+  brightness: float = 0.0,
+  contrast: float = 0.0,
+  saturation: float = 0.0,
+  hue: float = 0.0,
+  blur: float = 0.0,
+) -> Callable | None:
+  """The augmentation of a configuration, checked; None where all is 0.
+
+  Args:
+    brightness: x ≥ 0: the factor is uniform in [max(0, 1 - x), 1 + x].
+    contrast: Likewise.
+    saturation: Likewise.
+    hue: x in 0..0.5: the turn of the colour circle is uniform in [-x, x].
+    blur: Probability of a Gaussian blur, whose sigma is uniform in 0.1..2
+      pixels.
+
+  Raises:
+    UserError: A value out of range.
+  """
+  strengths = {
+    'brightness': brightness,
+    'contrast': contrast,
+    'saturation': saturation,
+    'hue': hue,
+    'blur': blur,
+  }
+  for key, value in strengths.items():
+    limit = {'hue': 0.5, 'blur': 1}.get(key, np.inf)
+    if not 0 <= value <= limit:
+      raise UserError(
+        f'config.data.augmentations.color.{key} is {value}; it must be 0 (off) '
+        f'to {limit}.'
+      )
+  if not any(strengths.values()):
+    return None
+  return lambda image, label, rng: (apply(image, draw(rng, **strengths)), label)
 
 
 def draw(

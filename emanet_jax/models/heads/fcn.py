@@ -1,0 +1,113 @@
+"""A fully convolutional head: convolutions, dropout, classifier.
+
+Long et al., "Fully Convolutional Networks for Semantic Segmentation" (CVPR
+2015), as it is used on dilated networks. Without convolutions it is the row
+"ResNet-101" of the EMANet paper's tables; with one of 3×3 the usual baseline,
+and, on the last stage but one, the auxiliary head of PSPNet and its kin (Zhao
+et al., CVPR 2017, 3.3); with two and `concat_input`, mmsegmentation's FCN.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Float, Int
+
+from emanet_jax.array import Array
+from emanet_jax.errors import UserError
+from emanet_jax.models.layers import Conv, ConvNorm, torch_default
+from emanet_jax.models.norm import at_least_float32
+
+FREE_IN_EVALUATION = ('dropout_rate',)
+
+
+class FCNHead(nn.Module):
+  """3×3 convolutions on the last features, dropout, classifier.
+
+  Attributes:
+    num_classes: Classes predicted.
+    channels: Width of the convolutions.
+    num_convs: How many there are; 0: the classifier is all.
+    concat_input: Whether one 3×3 more takes the features and what came of them
+      together, in this order, to `channels`.
+    dropout_rate: Share of whole channels dropped in training, in [0, 1).
+    norm_momentum: Share of running statistics kept per step.
+  """
+
+  num_classes: int
+  channels: int
+  num_convs: int
+  concat_input: bool
+  dropout_rate: float
+  norm_momentum: float
+
+  @nn.compact
+  def __call__(
+    self,
+    features: tuple[Float[Array, 'b _ _ _'], ...],
+    *,
+    train: bool,
+    extent: Int[Array, 'b 2'] | None = None,
+  ) -> Float[Array, 'b h w classes']:
+    """Takes the backbone's stage features, returns logits at the last's size.
+
+    In training the rng stream 'dropout' is needed unless dropout_rate is 0.
+    """
+    names = ['conv', *(f'conv{i}' for i in range(2, self.num_convs + 1))]
+    x = features[-1]
+    for name in names[: self.num_convs]:
+      x = self._conv(name)(x, train=train, extent=extent)
+    if self.concat_input:
+      x = jnp.concatenate([features[-1], x], axis=-1)
+      x = self._conv('conv_cat')(x, train=train, extent=extent)
+    x = nn.Dropout(self.dropout_rate, broadcast_dims=(1, 2))(
+      x, deterministic=not train
+    )
+    # In bfloat16, classes would tie.
+    return Conv(
+      self.num_classes,
+      use_bias=True,
+      kernel_init=torch_default,
+      name='classifier',
+    )(at_least_float32(x))
+
+  def _conv(self, name: str) -> ConvNorm:
+    return ConvNorm(
+      self.channels,
+      3,
+      norm_momentum=self.norm_momentum,
+      kernel_init=torch_default,
+      name=name,
+    )
+
+
+def create(
+  num_classes: int,
+  norm_momentum: float,
+  *,
+  channels: int = 512,
+  num_convs: int = 0,
+  concat_input: bool = False,
+  dropout_rate: float = 0.1,
+) -> FCNHead:
+  """The head of a configuration, checked; arguments as of `FCNHead`.
+
+  Raises:
+    UserError: A value that no such head has.
+  """
+  if channels < 1 or num_convs < 0 or not 0 <= dropout_rate < 1:
+    raise UserError(
+      'an fcn head needs channels ≥ 1, num_convs ≥ 0 and dropout_rate in [0, '
+      f'1); got {channels}, {num_convs} and {dropout_rate}'
+    )
+  if concat_input and not num_convs:
+    raise UserError(
+      'an fcn head with concat_input needs num_convs ≥ 1: without convolutions '
+      'it would take its input twice'
+    )
+  return FCNHead(
+    num_classes,
+    channels,
+    num_convs,
+    concat_input,
+    dropout_rate,
+    norm_momentum,
+  )

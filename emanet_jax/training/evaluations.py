@@ -1,0 +1,93 @@
+"""The evaluations of a run on its way: when they are due, and their scores."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import ml_collections
+import orbax.checkpoint as ocp
+from absl import logging
+
+from emanet_jax.data.input import pipeline
+from emanet_jax.evaluation import evaluate
+from emanet_jax.evaluation.metrics import create_metrics
+from emanet_jax.evaluation.report import Evaluation
+from emanet_jax.runtime import sharding
+from emanet_jax.runtime.preemption import StopNotice
+from emanet_jax.state.train_state import TrainState
+from emanet_jax.training.metric_writer import MetricWriter
+
+
+class Evaluations:
+  """Scores steps that are saved, each once, whatever stops the run between.
+
+  Attributes:
+    scores: mIoU of each step that was evaluated, by which the best checkpoint
+      is kept.
+  """
+
+  def __init__(
+    self,
+    config: ml_collections.ConfigDict,
+    model: nn.Module,
+    dataset: pipeline.Dataset,
+    scores: dict[int, float],
+  ):
+    """Evaluates nothing yet.
+
+    Args:
+      config: Of the run.
+      model: Its network.
+      dataset: Prepared.
+      scores: Of earlier evaluations; added to.
+    """
+    self.scores = scores
+    self._steps = config.train.steps
+    self._every = config.train.eval_every
+    self._run_split = functools.partial(
+      evaluate.run_split,
+      model,
+      dataset=dataset,
+      split=config.data.eval_split,
+      batch_size=config.eval.batch_size,
+      shape_step=config.eval.shape_step,
+      num_pictures=config.eval.num_pictures,
+      metrics=create_metrics(config.eval.metrics),
+      eval_step=evaluate.create_eval_step(model, dataset.spec.num_classes),
+    )
+
+  def due(self, step: int) -> bool:
+    """Whether a step is to be evaluated: every so many, and the last."""
+    return step == self._steps or (step > 0 and step % self._every == 0)
+
+  def run(
+    self,
+    state: TrainState,
+    manager: ocp.CheckpointManager,
+    writer: MetricWriter,
+    notice: StopNotice,
+  ) -> Evaluation:
+    """Evaluates a state that is saved, or being saved.
+
+    Args:
+      state: What to score.
+      manager: Has its checkpoint, which is waited for.
+      writer: Is given the scores, unless the step was evaluated before.
+      notice: A signal meanwhile ends the process: nothing would be lost.
+    """
+    step = int(state.step)
+    with notice.all_saved():
+      manager.wait_until_finished()
+      evaluation = self._run_split(sharding.local(state.variables))
+      logging.info('step %d: %s', step, evaluation)
+      if step not in self.scores:
+        writer.write(step, 'eval', evaluation.scores.summary)
+      self.scores[step] = evaluation.miou
+    return evaluation
+
+  def tell_best(self) -> None:
+    """Logs which step scored best so far."""
+    scored = {s: v for s, v in self.scores.items() if v == v}
+    if scored and jax.process_index() == 0:
+      best = max(scored, key=lambda step: (scored[step], step))
+      logging.info('best so far: mIoU %.2f, step %d', 100 * scored[best], best)
