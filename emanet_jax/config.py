@@ -10,7 +10,7 @@ brings its options, with their defaults: `--config.model.head.name=fcn`.
 """
 
 import json
-from typing import Any
+from typing import Any, ClassVar
 
 import ml_collections
 from ml_collections import config_dict
@@ -23,40 +23,47 @@ class Choice(ml_collections.ConfigDict):
 
   Setting `name` to another part replaces the options of the old one by those of
   the new one, with their defaults; keys of the section's own stay.
+
+  Attributes:
+    FOLDER: Of the parts to choose from.
+    OWN: Keys that stay whatever is chosen.
   """
 
-  def __init__(
-    self,
-    folder: parts.Folder,
-    name: str,
-    *,
-    own: dict[str, Any] | None = None,
-    **options: Any,
-  ):
-    """Makes a section.
+  FOLDER: ClassVar[parts.Folder]
+  OWN: ClassVar[tuple[str, ...]] = ('name',)
 
-    Args:
-      folder: Of the parts to choose from.
-      name: Chosen at first.
-      own: Keys that stay whatever is chosen.
-      **options: Values other than that part's defaults.
-    """
-    object.__setattr__(self, '_folder', folder)
-    object.__setattr__(self, '_own', ('name', *(own or {})))
-    super().__init__(
-      {'name': name, **(own or {}), **_fields(folder, name), **options}
-    )
+  @classmethod
+  def of(cls, name: str, **values: Any) -> 'Choice':
+    """The section for a part, with values other than the defaults."""
+    return cls({'name': name, **_fields(cls.FOLDER, name), **values})
 
   def __setitem__(self, key: str, value: Any) -> None:
     """Sets a key; of `name`, see the class. UserError for an unknown part."""
     if key == 'name' and value != self.get('name', value):
-      fields = _fields(self._folder, value)
+      fields = _fields(self.FOLDER, value)
       with self.unlocked():
-        for old in self.keys() - set(self._own):
+        for old in set(self) - set(self.OWN):
           del self[old]
         for new, default in fields.items():
           super().__setitem__(new, default)
     super().__setitem__(key, value)
+
+
+class _Backbone(Choice):
+  FOLDER = parts.BACKBONES
+
+
+class _Head(Choice):
+  FOLDER = parts.HEADS
+
+
+class _AuxiliaryHead(Choice):
+  FOLDER = parts.AUXILIARY_HEADS
+  OWN = ('name', 'weight')
+
+
+class _Optimizer(Choice):
+  FOLDER = parts.OPTIMIZERS
 
 
 def _fields(folder: parts.Folder, name: str) -> dict[str, Any]:
@@ -99,7 +106,7 @@ def default_config() -> ml_collections.ConfigDict:
   config.loss = _all_of(
     parts.LOSSES, {'cross_entropy': {'weight': 1.0}}, {'weight': 0.0}
   )
-  config.optimizer = Choice(parts.OPTIMIZERS, 'sgd')  # with its schedule
+  config.optimizer = _Optimizer.of('sgd')  # with its schedule
   config.train = _train()
   config.eval = _eval()
   config.predict = _predict()
@@ -112,16 +119,12 @@ def _model() -> ml_collections.ConfigDict:
   model.convolution = 'fast'  # 'flax': as its layers do it, to compare with
   model.norm_momentum = 0.9997  # of running statistics; PyTorch's 3e-4
   model.align_corners = True
-  model.backbone = Choice(parts.BACKBONES, 'resnet')
-  model.head = Choice(parts.HEADS, 'ema')
+  model.backbone = _Backbone.of('resnet')
+  model.head = _Head.of('ema')
   # A second head, on the stage before the last, for its loss in training alone:
   # `weight` is that of its loss beside the main one, 0 = no such head.
-  model.auxiliary_head = Choice(
-    parts.AUXILIARY_HEADS,
-    'fcn',
-    own={'weight': 0.0},
-    channels=256,
-    num_convs=1,
+  model.auxiliary_head = _AuxiliaryHead.of(
+    'fcn', weight=0.0, channels=256, num_convs=1
   )
   return model
 

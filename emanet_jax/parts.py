@@ -17,7 +17,6 @@ import importlib
 import inspect
 import pkgutil
 import types
-from collections.abc import Mapping
 from typing import Any
 
 from emanet_jax.errors import UserError
@@ -102,11 +101,11 @@ AUGMENTATIONS = Folder(
 METRICS = Folder('emanet_jax.evaluation.metrics', 'eval.metrics')
 
 
-def chosen(section: Mapping[str, Any], *own: str) -> tuple[str, dict[str, Any]]:
+def chosen(section: Any, *own: str) -> tuple[str, dict[str, Any]]:
   """The name that a section of the configuration chooses, and its options.
 
   Args:
-    section: With `name`, the part's options, and keys of its own.
+    section: A ConfigDict with `name`, the part's options, and keys of its own.
     *own: The latter.
   """
   options = {k: v for k, v in section.items() if k not in ('name', *own)}

@@ -10,6 +10,7 @@ from PIL import Image
 
 from emanet_jax.data.spec import DatasetSpec
 from emanet_jax.evaluation import html_report
+from emanet_jax.evaluation.scores import score
 
 NAMES = ('grass', '<b>"A" & \'B\'</b>', 'sea', 'never', 'unseen')
 PALETTE = ((10, 200, 30), (250, 120, 0), (0, 60, 240), (9, 9, 9), (90, 9, 90))
@@ -88,7 +89,8 @@ class Page(html.parser.HTMLParser):
 
 def render(confusion=CONFUSION, spec=SPEC, pictures=None, **others):
   others = {'facts': {'step': '7'}, 'config': {}, **others}
-  return html_report.render(confusion, spec, pictures or {}, **others)
+  found = score(confusion)
+  return html_report.render(confusion, found, spec, pictures or {}, **others)
 
 
 def images(text):

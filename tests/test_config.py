@@ -1,13 +1,16 @@
 """Every run book builds; every key is locked and read by something."""
 
 import ast
+import copy
 import functools
 import importlib
+import inspect
 import pathlib
 
 import jax
 import pytest
 
+from emanet_jax import parts
 from emanet_jax.config import default_config
 from emanet_jax.data import datasets
 from emanet_jax.errors import UserError
@@ -16,6 +19,10 @@ from emanet_jax.state import train_state
 from emanet_jax.training.optimizers import create_optimizer
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+FOLDERS = (
+  *(parts.BACKBONES, parts.HEADS, parts.AUXILIARY_HEADS, parts.LOSSES),
+  *(parts.OPTIMIZERS, parts.AUGMENTATIONS, parts.METRICS),
+)
 BOOKS = sorted(p.stem for p in (REPOSITORY / 'configs').glob('[a-z]*.py'))
 
 # Numbers of parameters, with the classes of the run book's data set.
@@ -105,42 +112,55 @@ def test_a_run_book_has_the_default_keys_all_locked(book):
   ('key', 'value', 'message'),
   [
     ('dtype', 'float16', r"model.dtype is 'float16'; known are"),
-    ('backbone.name', 'vgg', r"backbone.name is 'vgg'; known are \['resnet'"),
+    ('backbone.name', 'vgg', "backbone.name is 'vgg'; known are resnet"),
     ('backbone.depth', 34, r'depth is 34; known depths are \[50, 101, 152\]'),
     ('backbone.stage_sizes', (1, 1), r'is \(1, 1\); a ResNet has four'),
     ('backbone.stem_widths', (8, 8), r'is \(8, 8\).*three stem widths'),
     ('backbone.multi_grid', (1,), r'multi_grid \(1,\) has fewer entries'),
     ('backbone.output_stride', 4, r'output_stride is 4; it must be 8, 16 or'),
-    ('head.name', 'fcn', r"head.name is 'fcn'; known are .*'ema'"),
+    ('head.name', 'unet', "head.name is 'unet'; known are ema, fcn"),
     ('head.gradient', 'some', r"'some'.*cut"),
     ('head.basis_norm', 'l1', r"'l1'.*l2"),
     ('head.maintenance', 'magic', r"'magic'.*moving_average"),
     ('auxiliary_head.weight', -0.4, r'auxiliary_head.weight is -0.4; it must'),
-    ('auxiliary_head.channels', 0, r'needs channels ≥ 1 .*got 0 and 0.1'),
+    ('auxiliary_head.channels', 0, r'needs channels ≥ 1, .*got 0, 1 and 0.1'),
   ],
 )
 def test_create_model_explains_its_refusal(key, value, message):
   config = default_config().model
   create_model(config, 21)
-  config.update_from_flattened_dict({key: value})
-  with pytest.raises(UserError, match=message):
+
+  def create():
+    config.update_from_flattened_dict({key: value})
     create_model(config, 21)
 
+  with pytest.raises(UserError, match=message):
+    create()
 
-# Which part of the configuration a module calls `config`.
-PARTS = {'data': 'data', 'inference.py': 'eval', 'models': 'model'}
+
+# Sections whose keys are the options of parts, which their files own.
+PARTS = (
+  *('model.backbone', 'model.head', 'model.auxiliary_head', 'optimizer'),
+  *('loss.cross_entropy', 'loss.dice', 'loss.focal'),
+  *('data.augmentations.color', 'eval.metrics.accuracy'),
+  *('eval.metrics.f1', 'eval.metrics.iou'),
+)
+# What a section has beside a part's options, and the code that reads it.
+OWN = ('name', 'weight', 'enabled')
+# Which part of the configuration a folder's code calls `config`.
+CALLED = {
+  'data': 'data',
+  'models': 'model',
+  'training/losses': 'loss',
+  'training/optimizers': 'optimizer',
+}
 
 
 def keys_read(source: str, part: str) -> set[str]:
-  """Dotted keys that a module reads from its `config`; checks do not count.
-
-  A whole section given away as `**section` is 'section.**'.
-  """
+  """Dotted keys that a module reads from its `config`; checks do not count."""
   names = {'config': part}
 
   def resolve(node):
-    if isinstance(node, ast.Call) and ast.unparse(node.func) == 'dict':
-      return resolve(node.args[0])
     if isinstance(node, ast.Name):
       return names.get(node.id)
     if isinstance(node, ast.Attribute):
@@ -164,12 +184,6 @@ def keys_read(source: str, part: str) -> set[str]:
           names[name.id] = path
     if isinstance(node, ast.Attribute):
       found.add(resolve(node))
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-      section = resolve(node.func.value)
-      if node.func.attr == 'pop' and section:
-        found.add(f'{section}.{ast.literal_eval(node.args[0])}')
-    if isinstance(node, ast.keyword) and node.arg is None:
-      found.add(f'{resolve(node.value)}.**')
     for child in ast.iter_child_nodes(node):
       visit(child)
 
@@ -177,40 +191,20 @@ def keys_read(source: str, part: str) -> set[str]:
   return found - {None}
 
 
-def names_taken(source: str) -> set[str]:
-  """Arguments and fields that a module's own code also looks at."""
-  tree = ast.parse(source)
-  taken, read = set(), set()
-  for node in ast.walk(tree):
-    if isinstance(node, ast.arg):
-      taken.add(node.arg)
-    elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-      taken.add(node.target.id)
-    elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
-      read.add(node.id)
-    elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == 'self':
-      read.add(node.attr)
-  return taken & read
-
-
 def unread(config) -> list[str]:
-  """Leaves that nothing in the package reads."""
-  read, taken = set(), set()
-  for path in sorted((REPOSITORY / 'emanet_jax').rglob('*.py')):
-    room = path.relative_to(REPOSITORY / 'emanet_jax').parts[0]
-    if room in ('config.py', 'tools'):
+  """Leaves outside of parts that nothing in the package reads."""
+  read = set()
+  package = REPOSITORY / 'emanet_jax'
+  for path in sorted(package.rglob('*.py')):
+    room = path.relative_to(package).as_posix()
+    if room in ('config.py', 'config_flag.py') or room.startswith('tools'):
       continue
-    source = path.read_text()
-    read |= keys_read(source, PARTS.get(room, ''))
-    if room in ('models', 'losses.py'):
-      taken |= names_taken(source)
+    part = next((v for k, v in CALLED.items() if room.startswith(k)), '')
+    read |= keys_read(path.read_text(), part)
   return [
     key
     for key in leaves(config)
-    if key not in read
-    and not (
-      f'{key.rpartition(".")[0]}.**' in read and key.rpartition('.')[2] in taken
-    )
+    if key not in read and key.rpartition('.')[0] not in PARTS
   ]
 
 
@@ -219,18 +213,74 @@ def test_every_key_is_read():
 
 
 @pytest.mark.parametrize(
-  'section',
-  [
-    *('', 'model', 'model.backbone', 'model.head', 'model.auxiliary_head'),
-    *('data', 'loss'),
-    *('optimizer', 'train', 'eval', 'predict'),
-  ],
+  'section', ['', 'model', 'data', 'train', 'eval', 'predict']
 )
 def test_a_key_that_nothing_reads_is_noticed(section):
   config = default_config()
-  place = config
-  for part in section.split('.') if section else ():
-    place = place[part]
+  place = config[section] if section else config
   with place.unlocked():
     place.forgotten = 1
   assert unread(config) == [f'{section}.forgotten'.lstrip('.')]
+
+
+@pytest.mark.parametrize('folder', FOLDERS, ids=lambda f: f.key)
+def test_a_part_reads_each_of_its_options(folder):
+  for name in folder.names():
+    (create,) = [
+      node
+      for node in ast.parse(inspect.getsource(folder.module(name))).body
+      if isinstance(node, ast.FunctionDef) and node.name == 'create'
+    ]
+    used = {n.id for n in ast.walk(create) if isinstance(n, ast.Name)}
+    options = folder.options(name).keys()
+    assert options <= used, name
+    documented = ast.get_docstring(create)
+    for option in options:
+      known = f'{option}:' in documented or f'of `{name.upper()}' in documented
+      assert known, f'{name}: {option} is not explained'
+    module = folder.module(name)
+    free = folder.free(name, evaluating=True)
+    assert set(free) <= options, f'{module.__name__} frees what it has not'
+
+
+def test_sections_of_parts_are_their_options():
+  config = default_config()
+  for section in PARTS:
+    place = config
+    for part in section.split('.'):
+      place = place[part]
+    given = {key for key in place if key not in OWN}
+    folder = next(f for f in FOLDERS if section.startswith(f.key))
+    name = place.get('name', section.rpartition('.')[2])
+    assert given == set(folder.options(name)), section
+
+
+def test_another_name_brings_its_options_and_takes_the_old_ones():
+  config = default_config()
+  config.model.head.name = 'fcn'
+  assert dict(config.model.head) == {
+    'name': 'fcn',
+    'channels': 512,
+    'num_convs': 0,
+    'concat_input': False,
+    'dropout_rate': 0.1,
+  }
+  config.model.head.num_convs = 1
+  config.model.head.name = 'fcn'  # the same again changes nothing
+  assert config.model.head.num_convs == 1
+  with pytest.raises(AttributeError, match='num_bases'):
+    config.model.head.num_bases = 3
+  assert config.model.auxiliary_head.weight == 0
+  config.model.auxiliary_head.name = 'ema'
+  assert config.model.auxiliary_head.weight == 0
+  assert config.model.auxiliary_head.num_bases == 64
+  with pytest.raises(UserError, match='known are adamw, sgd'):
+    config.optimizer.name = 'adam'
+  assert config.optimizer.name == 'sgd'
+  assert config.copy_and_resolve_references() == config
+  assert copy.deepcopy(config) == config
+
+
+def test_an_option_of_another_part_is_refused_with_those_there_are():
+  with pytest.raises(UserError, match=r"num_bases: 'fcn' has no such option; "):
+    parts.HEADS.create('fcn', 21, 0.9, num_bases=3)

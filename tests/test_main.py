@@ -14,16 +14,16 @@ WRONG = {
     ["error: Unknown data set 'imagenet'", 'shapes, voc2012'],
   ),
   'head': (
-    ['--config.model.head.name=fcn'],
-    ["error: model.head.name is 'fcn'; known are", "'ema'"],
+    ['--config.model.head.name=unet'],
+    ["error: in the configuration: model.head.name is 'unet'", 'ema, fcn'],
   ),
   'backbone': (
     ['--config.model.backbone.name=vgg'],
-    ["error: model.backbone.name is 'vgg'; known are ['resnet']"],
+    ["error: in the configuration: model.backbone.name is 'vgg'", 'resnet'],
   ),
   'loss': (
-    ['--config.loss.average=some'],
-    ["error: loss.average is 'some'", "'all'", "'valid'"],
+    ['--config.loss.cross_entropy.average=some'],
+    ["error: loss.cross_entropy.average is 'some'", "'all'", "'valid'"],
   ),
   'steps': (
     ['--config.train.log_every=0'],
@@ -35,7 +35,35 @@ WRONG = {
   ),
   'misspelt key': (
     ['--config.train.stpes=9'],
-    ['Did you mean "steps" instead of "stpes"'],
+    [
+      'error: in the configuration: there is no config.train.stpes',
+      "Did you mean 'steps'?",
+    ],
+  ),
+  'key of no section': (
+    ['--config.loss.class_weights=balanced'],
+    [
+      'error: in the configuration: there is no config.loss.class_weights',
+      'config.loss has cross_entropy, dice, focal',
+    ],
+  ),
+  "another head's option": (
+    [
+      None,
+      '--config=configs/shapes.py',
+      '--workdir=nowhere',
+      '--config.model.head.num_stages=1',
+      '--config.model.head.name=fcn',
+    ],
+    [
+      'error: in the configuration: there is no config.model.head.num_stages',
+      "with the name 'fcn', has ",
+      'num_convs',
+    ],
+  ),
+  'key below a value': (
+    ['--config.train.steps.more=1'],
+    ['error: in the configuration: config.train.steps is a value'],
   ),
   'misspelt config': (
     [None, '--config=configs/vco.py', '--workdir=nowhere'],

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from emanet_jax.config import as_plain_dict, default_config
-from emanet_jax.evaluation import metrics, report
+from emanet_jax.evaluation import report
 from emanet_jax.evaluation.hardest_images import image_scores
+from emanet_jax.evaluation.scores import score
 from emanet_jax.runtime import atomic
 from tests.html_page import (
   CONFUSION,
@@ -28,24 +29,26 @@ def shown(value):
 
 def test_scores_are_those_of_the_matrix():
   page = Page(render())
-  scores = metrics.scores(CONFUSION)
-  for name, value in scores.summary().items():
+  scores = score(CONFUSION)
+  for name, value in scores.summary.items():
     assert re.search(rf'{name}\s*{shown(value)}\s*%', page.text), name
   rows = page.tables[0][1:]
   assert [row[0] for row in rows] == list(NAMES)
-  np.testing.assert_array_equal(np.isnan(scores.iou), [0, 0, 0, 1, 0])
-  for i, (_, iou, accuracy, share) in enumerate(rows):
-    known = shown(scores.iou[i])
+  ious = scores.per_class['IoU']
+  np.testing.assert_array_equal(np.isnan(ious), [0, 0, 0, 1, 0])
+  for i, (_, iou, accuracy, f1, share) in enumerate(rows):
+    known = shown(ious[i])
     assert iou == ('absent' if known == '–' else known)
-    assert accuracy == shown(scores.accuracy[i])
+    assert accuracy == shown(scores.per_class['accuracy'][i])
+    assert f1 == shown(scores.per_class['F1'][i])
     assert share == shown(scores.share[i])
-  assert (rows[3][1:], rows[4][1]) == (['absent', '–', '0.00'], '0.00')
+  assert (rows[3][1:], rows[4][1]) == (['absent', '–', '–', '0.00'], '0.00')
   bars = [
     float(attributes['style'].removeprefix('--v:'))
     for _, attributes in page.elements
     if attributes.get('class') == 'bar'
   ]
-  expected = np.stack([scores.iou, scores.share], axis=-1).ravel()
+  expected = np.stack([ious, scores.share], axis=-1).ravel()
   expected = expected[~np.isnan(expected)]
   np.testing.assert_allclose(bars, expected, atol=6e-5)
 
@@ -95,7 +98,8 @@ def test_confusions_are_the_largest_in_their_order():
 
 def test_a_matrix_without_a_pixel_is_shown_as_such():
   page = Page(render(np.zeros((5, 5), np.int64)))
-  assert [row[1:] for row in page.tables[0][1:]] == [['absent', '–', '–']] * 5
+  rows = [row[1:] for row in page.tables[0][1:]]
+  assert rows == [['absent', '–', '–', '–']] * 5
   assert page.text.count('–') >= 4 + 10
 
 

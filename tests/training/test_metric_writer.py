@@ -15,7 +15,7 @@ from emanet_jax import errors
 from emanet_jax.training import metric_writer
 from emanet_jax.training.metric_writer import (
   MetricWriter,
-  evaluated_steps,
+  evaluated_scores,
   read_metrics,
 )
 
@@ -156,15 +156,18 @@ def test_foreign_line_is_refused_with_its_place(tmp_path):
 
 
 def test_steps_evaluated_until_a_checkpoint(tmp_path):
-  assert evaluated_steps(tmp_path, 9) == set()
+  assert evaluated_scores(tmp_path, 9) == {}
   with MetricWriter(tmp_path) as writer:
     for step, split in ((2, 'train'), (4, 'eval'), (6, 'eval'), (8, 'eval')):
-      writer.write(step, split, {})
-  assert evaluated_steps(tmp_path, 6) == {4, 6}
+      writer.write(step, split, {} if step == 6 else {'mIoU': step / 16})
+  scores = evaluated_scores(tmp_path, 6)
+  assert list(scores) == [4, 6]
+  assert scores[4] == 0.25
+  assert math.isnan(scores[6])
   (tmp_path / 'metrics.jsonl').write_text('step,loss\n1,2\n')
-  assert evaluated_steps(tmp_path, 0) == set()
+  assert evaluated_scores(tmp_path, 0) == {}
   with pytest.raises(errors.UserError, match=r'metrics\.jsonl, line 1'):
-    evaluated_steps(tmp_path, 1)
+    evaluated_scores(tmp_path, 1)
 
 
 def test_reading_a_folder_without_a_run(tmp_path):

@@ -13,6 +13,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import ml_collections
 import numpy as np
 from jaxtyping import Float64
 
@@ -39,7 +40,7 @@ Measure = Callable[[np.ndarray], Metric]
 
 
 def create_metrics(
-  sections: Mapping[str, Mapping[str, Any]],
+  sections: ml_collections.ConfigDict | Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Measure]:
   """The enabled metrics by name, mean IoU's first.
 

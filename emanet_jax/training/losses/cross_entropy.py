@@ -1,6 +1,7 @@
 """Per-pixel softmax cross entropy and what it is averaged over."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ def create(
   label_smoothing: float = 0.0,
   ohem_threshold: float = 0.0,
   ohem_min_kept: int = 100_000,
-  class_weights: Sequence[float] | str | None = None,
+  class_weights: Any = None,
 ) -> Callable[..., jax.Array]:
   """The loss of a configuration, checked.
 
