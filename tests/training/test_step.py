@@ -232,12 +232,10 @@ def test_the_auxiliary_loss_joins_with_its_weight(
 
       def parts(m, x):
         features = m.backbone(x, train=True)
-        heads = m.head, m.auxiliary_head
+        heads = (m.head, features), (m.auxiliary_head, features[:-1])
         return [
-          resize_bilinear(
-            head(features, train=True), (33, 33), align_corners=True
-          )
-          for head in heads
+          resize_bilinear(head(f, train=True), (33, 33), align_corners=True)
+          for head, f in heads
         ]
 
       logits, model_state = model.apply(
