@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float, Int
 from emanet_jax.array import Array
 from emanet_jax.models.convolution.atrous import library_conv
 from emanet_jax.models.convolution.conv2d import conv2d
-from emanet_jax.models.norm import BatchNorm
+from emanet_jax.models.norm import BatchNorm, plain_batch_norm
 
 # Kaiming's normal initialisation by fan-out: the authors' choice for the
 # backbone and for the EM attention unit.
@@ -97,26 +97,30 @@ class Conv(nn.Module):
   def convolve(
     self, x: Float[Array, 'b h w c'], kernel: Float[Array, 'k k c features']
   ) -> Float[Array, 'b ho wo features']:
-    """What `convolve_like_flax` replaces."""
+    """What `like_flax` replaces."""
     return conv2d(x, kernel, stride=self.stride, dilation=self.dilation)
 
 
-def convolve_like_flax(
+def like_flax(
   call: Callable,
   args: tuple[Any, ...],
   kwargs: dict[str, Any],
   context: nn.module.InterceptorContext,
 ) -> Any:
-  """Has each `Conv` convolve as flax's does, with JAX's own gradients.
+  """Has layers compute as flax's do, with JAX's own gradients.
 
-  An interceptor for `nn.intercept_methods`: to compare `conv2d` with. The
-  precision is ours: float32 stays float32 on accelerators.
+  An interceptor for `nn.intercept_methods`: to compare `conv2d` with, and for
+  forward-mode differentiation. The precision is ours: float32 stays float32 on
+  accelerators.
   """
-  conv = context.module
-  if not isinstance(conv, Conv) or context.method_name != 'convolve':
-    return call(*args, **kwargs)
-  x, kernel = args
-  return library_conv(x, kernel.astype(x.dtype), conv.stride, conv.dilation)
+  layer, method = context.module, context.method_name
+  if isinstance(layer, Conv) and method == 'convolve':
+    x, kernel = args
+    kernel = kernel.astype(x.dtype)
+    return library_conv(x, kernel, layer.stride, layer.dilation)
+  if isinstance(layer, BatchNorm) and method == 'normalize':
+    return plain_batch_norm(*args, layer.epsilon)
+  return call(*args, **kwargs)
 
 
 class ConvNorm(nn.Module):

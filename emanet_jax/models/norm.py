@@ -48,6 +48,17 @@ def batch_norm(
   return y, mean, var
 
 
+def plain_batch_norm(
+  x: Float[Array, 'b h w c'],
+  scale: Float[Array, ' c'],
+  bias: Float[Array, ' c'],
+  epsilon: float,
+) -> tuple[Float[Array, 'b h w c'], Float[Array, ' c'], Float[Array, ' c']]:
+  """The same with JAX's own gradients, forward-mode ones too."""
+  y, mean, var, _ = _normalize(x, scale, bias, epsilon)
+  return y, mean, var
+
+
 def _normalize(x, scale, bias, epsilon):
   x32 = at_least_float32(x)
   mean = x32.mean((0, 1, 2))
@@ -114,7 +125,7 @@ class BatchNorm(nn.Module):
       factor = scale * lax.rsqrt(var.value + self.epsilon)
       y = at_least_float32(x) * factor + (bias - mean.value * factor)
       return y.astype(x.dtype)
-    y, batch_mean, batch_var = batch_norm(x, scale, bias, self.epsilon)
+    y, batch_mean, batch_var = self.normalize(x, scale, bias)
     if not self.is_initializing():
       count = x.size // x.shape[-1]
       unbiased = batch_var * (count / max(count - 1, 1))
@@ -122,3 +133,12 @@ class BatchNorm(nn.Module):
       mean.value = keep * mean.value + (1 - keep) * batch_mean
       var.value = keep * var.value + (1 - keep) * unbiased
     return y
+
+  def normalize(
+    self,
+    x: Float[Array, 'b h w c'],
+    scale: Float[Array, ' c'],
+    bias: Float[Array, ' c'],
+  ) -> tuple[Float[Array, 'b h w c'], Float[Array, ' c'], Float[Array, ' c']]:
+    """What `layers.like_flax` replaces."""
+    return batch_norm(x, scale, bias, self.epsilon)

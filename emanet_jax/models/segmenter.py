@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from emanet_jax import parts
 from emanet_jax.array import Array
 from emanet_jax.errors import UserError
-from emanet_jax.models.layers import convolve_like_flax
+from emanet_jax.models.layers import like_flax
 from emanet_jax.models.norm import at_least_float32
 from emanet_jax.models.outputs import sow_output
 from emanet_jax.models.resize import resize_bilinear
@@ -48,8 +48,9 @@ class Segmenter(nn.Module):
       training, see `models.outputs`; evaluation leaves it out.
     auxiliary_weight: Of that loss, beside the main one.
     convolution: One of CONVOLUTIONS: 'fast' is `conv2d`; 'flax' is XLA's
-      convolution as flax's layers call it, to compare with: the same numbers
-      but for rounding.
+      convolution as flax's layers call it, and batch normalisation without a
+      gradient of our own: the same numbers but for rounding, to compare with,
+      and for forward-mode differentiation.
   """
 
   backbone: nn.Module
@@ -94,7 +95,7 @@ class Segmenter(nn.Module):
       )
     with contextlib.ExitStack() as stack:
       if self.convolution == 'flax':
-        stack.enter_context(nn.intercept_methods(convolve_like_flax))
+        stack.enter_context(nn.intercept_methods(like_flax))
       return self._low_resolution(jnp.asarray(image, self.dtype), train, extent)
 
   def _low_resolution(self, image, train, extent):

@@ -185,7 +185,7 @@ def test_convolutions_like_flax_are_flaxs(size, stride, dilation, quick_jit):
 
   def run(conv):
     def apply(x, kernel, bias):
-      with nn.intercept_methods(layers.convolve_like_flax):
+      with nn.intercept_methods(layers.like_flax):
         return conv.apply({'params': {'kernel': kernel, 'bias': bias}}, x)
 
     inputs = x, kernel, bias

@@ -211,3 +211,37 @@ def test_flax_convolutions_agree_in_float32(variables, quick_jit):
     for way in segmenter.CONVOLUTIONS
   )
   assert relative_error(fast, plain) < 1e-5
+
+
+@pytest.mark.parametrize('train', [False, True])
+def test_flax_convolutions_have_forward_mode(train, variables, quick_jit):
+  """A product with a tangent, against reverse mode's."""
+  with jax.enable_x64(True):
+    config = tiny(
+      convolution='flax', dtype='float64', **{'head.gradient': 'full'}
+    )
+    model = segmenter.create_model(config, 5)
+    params, rest = jax.tree.map(np.float64, dict(variables)), {}
+    rest = {k: params.pop(k) for k in list(params) if k != 'params'}
+    params = params['params']
+    x, cotangent = normal(2, 33, 33, 3), normal(2, 33, 33, 5, seed=1)
+    rng = np.random.default_rng(2)
+    tangent = jax.tree.map(lambda p: rng.normal(size=p.shape), params)
+
+    def logits(params):
+      found, _ = model.apply(
+        {'params': params, **rest}, x, train=train, mutable=[*rest]
+      )
+      return found
+
+    @quick_jit
+    def both(params, tangent):
+      _, forward = jax.jvp(logits, (params,), (tangent,))
+      _, vjp = jax.vjp(logits, params)
+      (gradient,) = vjp(jnp.asarray(cotangent))
+      return (forward * cotangent).sum(), gradient
+
+    forward, gradient = both(params, tangent)
+    products = jax.tree.map(lambda a, b: np.sum(a * b), gradient, tangent)
+    reverse = sum(jax.tree.leaves(products))
+  np.testing.assert_allclose(forward, reverse, rtol=1e-9)

@@ -1,17 +1,8 @@
-"""Atrous convolution, fast on CPUs, GPUs and TPUs.
+"""Atrous convolution, with its gradients.
 
-Compilers lose their time in a few places. The gradient of the filter takes CPUs
-twice as long as the forward pass, and becomes, of a dilated 3×3 on a GPU, a
-convolution with a kernel as large as the features: see `filter_gradient`. And
-CPUs multiply with the padding, which for the wide dilations of atrous networks
-is most of what a tap meets: there the taps are summed one by one, without it.
-Where 3×3 taps of many channels meet little padding, CPUs are faster with
-Winograd's transforms. TPUs pad channels to 128: there an image's three are
-taken as patches. 1×1 convolutions are products everywhere.
-
-On CPUs, time of what is taken over that of XLA's convolution or its derivative
-('-': that is taken); two cores, float32, two images, each layer alone, medians
-of nine interleaved turns:
+The choices made here are measured. On CPUs, time of what is taken over that of
+XLA's convolution or its derivative ('-': that is taken); two cores, float32,
+two images, each layer alone, medians of nine interleaved turns (jax 0.10.2):
 
     features, kernel, dilation    forward   input gradient   filter gradient
     129², 3×3,   64 →  64,  1        -             -               1.04
@@ -32,6 +23,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax.interpreters import ad
 from jaxtyping import Float
 
 from emanet_jax.array import Array
@@ -70,8 +62,32 @@ def conv2d(
 
   Returns:
     Convolved features in x's dtype; ho = ceil(h / stride).
+
+  Raises:
+    TypeError: Under forward-mode differentiation, which it has not.
   """
+  _refuse_forward_mode(x, kernel)
   return _conv(x, kernel, stride, dilation)
+
+
+def _refuse_forward_mode(*arrays):
+  """Says what helps where JAX would only say what does not work.
+
+  JAX traces `jax.jvp` and what is made of it with tracers of their own, unless
+  its older way to reverse mode is switched on, which has the same. It gives its
+  own message where a jitted function is differentiated from outside.
+  """
+  if not getattr(jax.config, 'jax_use_direct_linearize', True):
+    return
+  for array in arrays:
+    while isinstance(array, jax.core.Tracer):
+      if isinstance(array, ad.JVPTracer):
+        raise TypeError(
+          'the fast convolution has no forward-mode derivative (jax.jvp, '
+          "jax.jacfwd, jax.hessian): set model.convolution='flax', which "
+          "computes the same with JAX's own derivatives"
+        )
+      array = getattr(array, 'primal', None)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))

@@ -305,3 +305,42 @@ def test_an_update_in_place_copies_no_kernel(size, stride):
   assert copied(functools.partial(conv2d.conv2d, stride=stride)) == 0
   plain = functools.partial(plain_conv, stride=stride, dilation=1)
   assert copied(plain) == layers - 1  # all but that of the first layer
+
+
+FORWARD = {
+  'jvp': lambda f, x: jax.jvp(f, (x,), (x,)),
+  'jitted': lambda f, x: jax.jit(lambda x: jax.jvp(f, (x,), (x,)))(x),
+  'jacfwd': lambda f, x: jax.jacfwd(lambda s: f(s * x))(1.0),
+  'over reverse': lambda f, x: jax.jvp(
+    jax.grad(lambda x: f(x).sum()), (x,), (x,)
+  ),
+}
+
+
+@pytest.mark.parametrize('way', FORWARD)
+@pytest.mark.parametrize('size', [1, 3])
+def test_forward_mode_is_refused_with_the_switch_that_allows_it(way, size):
+  x, kernel = normal(1, 5, 5, 2), normal(size, size, 2, 3)
+  for function, argument in (
+    (lambda x: conv2d.conv2d(x, kernel), x),
+    (lambda kernel: conv2d.conv2d(x, kernel), kernel),
+  ):
+    with pytest.raises(TypeError, match=r"model\.convolution='flax'"):
+      FORWARD[way](function, argument)
+
+
+def test_reverse_mode_is_not_taken_for_it():
+  x, kernel = normal(2, 5, 5, 2), normal(3, 3, 2, 3)
+
+  def total(x):
+    return (conv2d.conv2d(x, kernel) ** 2).sum()
+
+  expected = jax.grad(total)(x)
+  for gradient in (
+    jax.jit(jax.grad(total))(x),
+    jax.grad(jax.jit(total))(x),
+    jax.grad(jax.checkpoint(total))(x),
+    jax.vmap(jax.grad(total))(x[:, None])[:, 0],
+    jax.vjp(total, x)[1](1.0)[0],
+  ):
+    np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-4)
