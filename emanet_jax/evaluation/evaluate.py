@@ -249,6 +249,7 @@ def _picture(example, shape, prediction, responsibilities) -> dict:
 def _sum_over_processes(counts: np.ndarray) -> np.ndarray:
   if jax.process_count() == 1:
     return counts
+  # A split of large images has more pixels than 32 bits count.
   # JAX would cut int64 to 32 bits on the way: send the halves.
   halves = multihost_utils.process_allgather(counts.view(np.uint32))
   return np.asarray(halves).view(np.int64).sum(axis=0)

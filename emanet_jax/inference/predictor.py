@@ -110,6 +110,8 @@ def create_predictor(model: nn.Module, protocol: Protocol) -> Callable:
       for mirrored in ((False, True) if protocol.flip else (False,))
     ]
     plainest = min(views, key=lambda one: (abs(one[0] - 1), one[1]))
+    # Summed view by view: the probabilities of all views at once would need
+    # their number times the memory.
     total, shown = 0.0, {}
     for scale, mirrored in views:
       one, sown = view(variables, image, size, mirrored, scale=scale)

@@ -58,11 +58,12 @@ def view_logits(
     head sowed, by name (with windows: nothing).
   """
   shape, align = image.shape[1:3], model.align_corners
+  # Zero after normalisation, as the authors pad: not the colour black.
   x = jnp.where(inside(size, shape)[..., None], normalize(image), 0)
   scaled, scaled_shape, there_and_back = size, shape, None
   if scale != 1 or mirrored is not None:
     scaled = jnp.maximum(jnp.round(size * scale).astype(jnp.int32), 1)
-    scaled = jnp.where(size > 0, scaled, 0)
+    scaled = jnp.where(size > 0, scaled, 0)  # an empty place stays empty
     scaled_shape = tuple(max(1, round(length * scale)) for length in shape)
     there_and_back = [
       _there_and_back(
@@ -100,6 +101,8 @@ def _there_and_back(size, scaled, length, scaled_length, align, mirrored):
 def _whole(model, variables, x, size):
   """Logits at the output resolution, matrices up to x's shape, and the sown."""
   shape, extent = x.shape[1:3], size
+  # The batch's shape is static and each image's extent is traced: both are
+  # rounded up, so that an image is padded as if it were alone.
   if model.align_corners:
     stride = model.output_stride
     padded = padded_size(*shape, stride)

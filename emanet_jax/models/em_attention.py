@@ -58,6 +58,8 @@ def m_step(
     norm: See `normalize_bases`.
     inside: Pixels that count; None: all.
   """
+  # Pixels beyond an image's border belong to no basis; their own rows of Z
+  # stay, since nothing is made of them.
   if inside is not None:
     z = jnp.where(inside[..., None], z, 0)
   weights = z / (_EPSILON + z.sum(axis=1, keepdims=True))
@@ -123,6 +125,8 @@ def em_attention(
   Returns:
     X̃, Z of the last E step, and μ^(T).
   """
+  # Three ways for gradients, as two versions of x: what the rounds see, and
+  # what the last E step sees. A stopped one is a constant to differentiation.
   x_loop = x if gradient == 'full' else lax.stop_gradient(x)
   x_last = lax.stop_gradient(x) if gradient == 'cut' else x
 

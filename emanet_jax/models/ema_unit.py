@@ -67,6 +67,7 @@ class EMAUnit(nn.Module):
   ) -> Float[Array, 'b h w c']:
     batch, height, width, channels = x.shape
     y = Conv(channels, use_bias=True, name='conv_in')(x)
+    # From here to the re-estimation all is float32 or wider, see em_attention.
     y = at_least_float32(y.reshape(batch, height * width, channels))
 
     mu0, store = self._bases(channels)
@@ -83,6 +84,8 @@ class EMAUnit(nn.Module):
       gradient=self.gradient,
       inside=counted,
     )
+    # The mean over the batch axis is that of the global batch under jit. At
+    # initialisation the variable must keep its random start.
     if train and store is not None and not self.is_initializing():
       mean = lax.stop_gradient(mu).mean(axis=0)
       if self.renormalize:

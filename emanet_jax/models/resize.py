@@ -68,7 +68,9 @@ def interpolation(
   """
   length, out = length[..., None], out[..., None]
   place = jnp.arange(shape[0])
+  # Row i of the matrix makes output i: mirroring reorders the rows.
   place = jnp.where(mirrored, out - 1 - place, place)
+  # The source position of each output, as a fraction of whole numbers.
   if align_corners:
     numerator, denominator = place * (length - 1), jnp.maximum(out - 1, 1)
   else:

@@ -100,6 +100,8 @@ class Segmenter(nn.Module):
 
   def _low_resolution(self, image, train, extent):
     features = self.backbone(image, train=train, extent=extent)
+    # In evaluation the auxiliary head costs nothing; it is initialised always,
+    # so that its parameters are there whichever mode comes first.
     if self.auxiliary_head and (train or self.is_initializing()):
       logits = self.auxiliary_head(features[:-1], train=train)
       sow_output(self, 'auxiliary', logits, self.auxiliary_weight)

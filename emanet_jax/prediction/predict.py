@@ -71,6 +71,7 @@ def predict(config: ml_collections.ConfigDict, workdir: str) -> Report:
     attend = create_attend(models, variables, options.bases)
     pages = create_pages(options.bases, options.pixel)
   writers = create_writers(output, spec, form, options.probabilities, pages)
+  # What a killed or repeated run has done already is not done again.
   waiting = [
     photo
     for photo in given
@@ -189,6 +190,8 @@ def _run(
     check=functools.partial(_check_pixel, options.pixel),
   )
   with concurrent.futures.ThreadPoolExecutor() as pool:
+    # Files are compressed while the devices are at the next batch; bounded, so
+    # that a slow disk does not fill the memory.
     writing = collections.deque()
     for result in results if waiting else ():
       seen = attend(result.image) if attend else None

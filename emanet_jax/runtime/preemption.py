@@ -41,6 +41,7 @@ class StopNotice:
     if self._all_saved:
       logging.info('%s: all is saved', signal.Signals(number).name)
       sys.exit(0)
+    # Only noted: the loop saves when its step is done.
     self._asked = True
     logging.info('%s: stopping after this step', signal.Signals(number).name)
     signal.signal(number, self._previous[number])

@@ -108,6 +108,8 @@ def save(
   Raises:
     RuntimeError: The step could not be taken on.
   """
+  # Orbax copies the arrays off the devices before it returns, and writes them
+  # while training goes on.
   step = int(state.step)
   saved = manager.save(
     step,
@@ -156,6 +158,7 @@ def restore_variables(
   step: int | None = None,
 ) -> dict:
   """A step's `params`, `batch_stats` and `bases`, so sharded; the latest's."""
+  # The checkpoint itself says which arrays it has: no network is built.
   step = manager.latest_step() if step is None else step
   saved = manager.item_metadata(step)['state'].tree
   abstract = abstract_like(saved, sharding)

@@ -52,6 +52,7 @@ def train_step(
     several: NAME_loss of each term, with its weight, and of whatever the
     network sows (`models/outputs.py`), without it.
   """
+  # Randomness follows from the step's number, so that a resumed run repeats it.
   rng = jax.random.fold_in(rng, state.step)
 
   def micro_step(model_state, inputs):
@@ -67,6 +68,8 @@ def train_step(
     model_state, losses, grads = _accumulate(
       micro_step, state, batch, rng, accumulation_steps
     )
+  # Under jit over a sharded batch these gradients are the global batch's: the
+  # compiler sums them over the devices.
   updates, opt_state = tx.update(grads, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
   metrics = {**losses, 'grad_norm': optax.tree.norm(grads)}
@@ -83,6 +86,7 @@ def _forward(model, loss_fn, params, model_state, batch, rng):
     rngs={'dropout': rng},
     mutable=[*model_state, outputs.OUTPUTS, outputs.LOSSES],
   )
+  # Labels travel as uint8, a quarter of the bytes; losses compare integers.
   label = batch['label'].astype(jnp.int32)
   terms = loss_fn(logits, label)
   total = sum(terms.values())

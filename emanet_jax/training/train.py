@@ -95,17 +95,20 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
       step_fn = _compile_step(config, model, tx, loss_fn, mesh, state, rng)
     progress = Progress('step', steps, done=start, size=config.train.batch_size)
     metrics = StepMetrics(progress)
+    # Steps count from 1: a checkpoint's number is that of the steps behind it.
     for step in range(start + 1, steps + 1):
       if not batches.ready():  # While the last step runs, nothing is lost.
         jax.block_until_ready(state)
       with metrics.waiting_for_data():
         batch = next(batches)
+      # Returns at once; the old state's memory is given to the new one.
       state, values = step_fn(state, batch, rng)
       metrics.add(step, values)
 
       stopping = notice.asked(step)
       ending = stopping or evaluations.due(step)
       saving = ending or step % config.train.checkpoint_every == 0
+      # What is no number must not become a checkpoint, let alone the latest.
       if saving:
         metrics.check(state)
       if ending or step % config.train.log_every == 0:
@@ -117,6 +120,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
         manager.wait_until_finished()
         logging.info('stopped and saved at step %d of %d', step, steps)
         return state
+      # After the save: a kill during an evaluation loses nothing of the run.
       if evaluations.due(step) and step < steps:
         with progress.paused():
           evaluations.run(state, *scoring)

@@ -20,7 +20,9 @@ def assert_same(left, right):
 def train(shapes, *, batch_size=8, seed=0, index=0, count=1, **changes):
   dataset, config = shapes
   config = config.copy_and_resolve_references()
-  config.update(changes)
+  for key, value in changes.items():
+    color = config.augmentations.color
+    (color if key in color else config)[key] = value
   return pipeline.train_iterator(
     dataset,
     config,

@@ -33,11 +33,11 @@ def make_config():
         'scales': (0.5, 1.0, 1.5),
         'flip': True,
         'rotation': 0.0,
-        'brightness': 0.0,
-        'contrast': 0.0,
-        'saturation': 0.0,
-        'hue': 0.0,
-        'blur': 0.0,
+        'augmentations': {
+          'color': dict.fromkeys(
+            ('brightness', 'contrast', 'saturation', 'hue', 'blur'), 0.0
+          ),
+        },
         'num_threads': 2,
         'prefetch': 2,
       }

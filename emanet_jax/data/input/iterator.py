@@ -95,6 +95,7 @@ class TrainIterator:
   def _start_at(self, position: int) -> grain.DatasetIterator:
     self._position = position
     index, count = self._process
+    # This process's turn of every `count` examples, from the position on.
     examples = self._examples[position + index :: count]
     size = self._batch_size // count
     batch = functools.partial(_batch, examples, size)

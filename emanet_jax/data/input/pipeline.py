@@ -80,6 +80,8 @@ def train_iterator(
     'seed': seed,
     **options,
   }
+  # Lazy: an example is read, decoded and augmented when a batch asks for it.
+  # Shuffling and drawing follow from the seed and the position alone.
   examples = (
     grain.MapDataset.source(dataset.source(config.train_split))
     .seed(seed)
@@ -126,7 +128,7 @@ def image_sizes(
 def evaluation_examples(
   dataset: Dataset,
   split: str,
-  positions: Sequence[int],
+  positions: Sequence[int] | None = None,
   *,
   num_threads: int = 2,
 ) -> Iterator[dict[str, Any]]:
@@ -135,7 +137,8 @@ def evaluation_examples(
   Args:
     dataset: From `open_dataset`.
     split: Its name.
-    positions: Of the examples in published order, in the order wanted.
+    positions: Of the examples in published order, in the order wanted; None:
+      all, as published.
     num_threads: Threads that decode ahead, two images each.
 
   Returns:
@@ -146,7 +149,9 @@ def evaluation_examples(
     UserError: The split is absent.
   """
   source = dataset.source(split)
-  if not positions:
+  if positions is None:
+    positions = range(len(source))
+  if not len(positions):
     return iter(())
   return iter(
     grain.MapDataset.source(positions)

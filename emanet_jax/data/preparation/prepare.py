@@ -127,6 +127,7 @@ def prepare(
       target,
     )
     builder.statistics = Statistics(builder.spec, counts, max_bad_share)
+    # In a scratch folder first: what loads is complete.
     written = _write(builder, root, _data_dir(data_dir))
     target.parent.mkdir(exist_ok=True)
     os.rename(written, target)

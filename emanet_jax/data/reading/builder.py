@@ -171,7 +171,7 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     except Exception as error:
       raise ReadingError(f'{self.spec.name}: {item}') from error
     label = example.label
-    if label is None:
+    if label is None:  # one record format, with labels or without
       label = np.full(size, IGNORE_LABEL, np.uint8)
     record = {
       'id': example.id,

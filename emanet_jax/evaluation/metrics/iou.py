@@ -23,6 +23,7 @@ def measure(confusion: Int64[np.ndarray, 'classes classes']) -> Metric:
   with np.errstate(divide='ignore', invalid='ignore'):
     iou = right / (labelled + confusion.sum(0) - right)
     share = labelled / total
+  # A class without labelled pixels has no share, and maybe no IoU.
   frequent = (share[share > 0] * iou[share > 0]).sum() if total else np.nan
   return Metric(
     {'mIoU': mean_of_defined(iou), 'fIoU': float(frequent)}, {'IoU': iou}

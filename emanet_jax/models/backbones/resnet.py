@@ -135,6 +135,7 @@ class ResNet(nn.Module):
     for stage, (blocks, (stride, dilation)) in enumerate(
       zip(self.stage_sizes, strides, strict=True)
     ):
+      # Only the last stage has a grid; see block_dilations for its first block.
       grid = self.multi_grid if stage == 3 else (1,) * blocks
       dilations = block_dilations(blocks, dilation, grid)
       for i, block_dilation in enumerate(dilations):

@@ -55,12 +55,14 @@ CHANGES = {
   'scales': ([0.5, 1.0, 1.5], [0.5, 1.0]),
   'flip': (True, False),
   'rotation': (0.0, 5.0),
+  'train_split': ('train', 'val'),
+}
+COLORS = {
   'brightness': (0.0, 0.1),
   'contrast': (0.0, 0.2),
   'saturation': (0.0, 0.3),
   'hue': (0.0, 0.4),
   'blur': (0.0, 0.5),
-  'train_split': ('train', 'val'),
 }
 
 
@@ -69,12 +71,15 @@ def test_a_state_made_otherwise_is_refused_with_every_difference(shapes):
   first = train(shapes)
   take(first, 2)
   state = json.loads(json.dumps(first.get_state()))
-  other = train(shapes, seed=1, **{k: new for k, (_, new) in CHANGES.items()})
+  changes = {k: new for k, (_, new) in {**CHANGES, **COLORS}.items()}
+  other = train(shapes, seed=1, **changes)
   with pytest.raises(UserError, match='Set these values back') as caught:
     other.set_state(state)
   lines = str(caught.value).splitlines()[1:-1]
   expected = {'num_examples': (512, 96), 'seed': (0, 1), **CHANGES}
   expected['fingerprint'] = tuple(map(dataset.fingerprint, ('train', 'val')))
+  colors = {k: new for k, (_, new) in COLORS.items()}
+  expected['augmentations'] = {}, {'color': colors}
   assert lines == [
     f'  {key}: then {old!r}, now {new!r}'
     for key, (old, new) in sorted(expected.items())
@@ -83,6 +88,22 @@ def test_a_state_made_otherwise_is_refused_with_every_difference(shapes):
   # What was made before there were such states is refused as well.
   with pytest.raises(UserError, match=r"name: then '\(absent\)', now 'shapes'"):
     other.set_state({'position': 4})
+
+
+@pytest.mark.parametrize('hue', [0.0, 0.4])
+def test_a_state_of_before_augmentations_had_sections_is_read(shapes, hue):
+  first = train(shapes, hue=hue)
+  take(first, 2)
+  state = json.loads(json.dumps(first.get_state()))
+  del state['made_with']['augmentations']
+  state['made_with'] |= {k: old for k, (old, _) in COLORS.items()}
+  state['made_with']['hue'] = hue
+  second = train(shapes, hue=hue)
+  second.set_state(state)
+  np.testing.assert_array_equal(next(first)['image'], next(second)['image'])
+  state['made_with']['hue'] = 0.25
+  with pytest.raises(UserError, match=r"augmentations: then .*'hue': 0.25"):
+    second.set_state(state)
 
 
 def test_another_set_of_the_same_size_is_refused(shapes, tiny):

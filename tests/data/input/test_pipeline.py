@@ -92,7 +92,8 @@ def test_an_augmentation_changes_pictures_but_not_what_is_cut(shapes, key):
   ],
 )
 def test_impossible_augmentations_are_refused(shapes, key, value, limits):
-  message = rf'config.data.{key} is {value}; it must be 0 \(off\) to {limits}\.'
+  place = key if key == 'rotation' else f'augmentations.color.{key}'
+  message = rf'data.{place} is {value}; it must be 0 \(off\) to {limits}\.'
   with pytest.raises(UserError, match=message):
     train(shapes, **{key: value})
 
@@ -145,13 +146,24 @@ def test_evaluation_sees_every_example_once_in_order(shapes, count):
     [
       e['id']
       for e in pipeline.evaluation_examples(
-        dataset, 'val', process_index=i, process_count=count
+        dataset, 'val', range(i, dataset.num_examples('val'), count)
       )
     ]
     for i in range(count)
   ]
   expected = [f'val_{i:04d}' for i in range(96)]
   assert parts == [expected[i::count] for i in range(count)]
+
+
+def test_evaluation_takes_any_order_and_knows_the_sizes(shapes):
+  dataset, _ = shapes
+  order = [5, 2, 90, 2]
+  examples = list(pipeline.evaluation_examples(dataset, 'val', order))
+  assert [e['id'] for e in examples] == [f'val_{i:04d}' for i in order]
+  sizes = pipeline.image_sizes(dataset, 'val', order)
+  assert sizes == [e['label'].shape for e in examples]
+  everything = list(pipeline.evaluation_examples(dataset, 'val'))
+  assert [e['id'] for e in everything] == [f'val_{i:04d}' for i in range(96)]
 
 
 def test_evaluation_gives_the_images_as_stored(shapes):
@@ -168,13 +180,7 @@ def test_evaluation_gives_the_images_as_stored(shapes):
 def test_more_processes_than_examples(tiny):
   dataset, _ = tiny
   counts = [
-    len(
-      list(
-        pipeline.evaluation_examples(
-          dataset, 'val', process_index=i, process_count=4
-        )
-      )
-    )
+    len(list(pipeline.evaluation_examples(dataset, 'val', range(i, 2, 4))))
     for i in range(4)
   ]
   assert counts == [1, 1, 0, 0]
