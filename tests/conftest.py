@@ -1,4 +1,10 @@
-"""Four CPU devices in every test, so that sharding is exercised anywhere."""
+"""Four CPU devices in every test, and programs that compile quickly, once.
+
+Compiling is most of what the tests do. LLVM optimises little here, which halves
+it, and compiled programs are kept for the session, which all of its processes
+share. What tests start as programs of their own compile as users' do, unless
+they say otherwise.
+"""
 
 import functools
 import os
@@ -10,11 +16,30 @@ import pytest
 jax.config.update('jax_num_cpu_devices', 4)
 
 
+def _start_jax_quickly() -> None:
+  """Starts JAX with flags that it reads only then, and programs inherit not."""
+  before = os.environ.get('XLA_FLAGS')
+  os.environ['XLA_FLAGS'] = (
+    f'{before or ""} --xla_backend_optimization_level=0 '
+    '--xla_llvm_disable_expensive_passes=true'
+  )
+  jax.devices()
+  del os.environ['XLA_FLAGS']
+  if before is not None:
+    os.environ['XLA_FLAGS'] = before
+
+
+_start_jax_quickly()
+
+
 @pytest.fixture(scope='session', autouse=True)
-def _own_cache(tmp_path_factory):
-  """Programs that tests start keep nothing in the user's home."""
-  folder = tmp_path_factory.getbasetemp().parent / 'programs'
-  os.environ['JAX_COMPILATION_CACHE_DIR'] = str(folder)
+def _own_cache(tmp_path_factory, worker_id):
+  """Programs are kept for this session alone, not in the user's home."""
+  base = tmp_path_factory.getbasetemp()
+  base = base if worker_id == 'master' else base.parent
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = str(base / 'programs')
+  jax.config.update('jax_compilation_cache_dir', str(base / 'quick_programs'))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)
 
 
 @pytest.fixture(scope='session')
