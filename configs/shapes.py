@@ -4,7 +4,7 @@ Needs no data and a few minutes on two cores:
 
   python -m emanet_jax.main --config configs/shapes.py --workdir runs/shapes
 
-Seen on two cores: held-out mIoU 83.67 after 2 min 19 s.
+README.md, under Results, has the score and the time that were seen.
 """
 
 import ml_collections

@@ -71,9 +71,16 @@ class _RunBookParser(flags.ArgumentParser):
 
 
 def find_run_book(path: str) -> str:
-  """The path itself if something is there, else the installed run book's."""
-  installed = Path(__file__).parent / path
-  return str(installed) if not Path(path).exists() else path
+  """The path itself, or the run book's that comes with the package.
+
+  That is the path below the installed package, or, of an editable install,
+  below the checkout.
+  """
+  package = Path(__file__).parent
+  for folder in (Path(), package, package.parent):
+    if (folder / path).is_file():
+      return str(folder / path)
+  return path  # whose absence is told as the user wrote it
 
 
 def _overrides(argv: Sequence[str]) -> dict[str, str | None]:

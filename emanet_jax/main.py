@@ -36,8 +36,8 @@ _CACHE = flags.DEFINE_string(
 _KEEP_FREED_MEMORY = flags.DEFINE_bool(
   'keep_freed_memory',
   True,
-  'On CPUs, with glibc: keep the memory of a step for the next one; that saves '
-  'a quarter of its time or more (mallopt, and a thread that bounds it: see '
+  'On CPUs, with glibc: keep the memory of a step for the next one, which then '
+  'takes less time (mallopt, and a thread that bounds it: see '
   'runtime/startup.py).',
 )
 

@@ -24,6 +24,7 @@ from emanet_jax.models.segmenter import create_model
 from emanet_jax.runtime import sharding
 from emanet_jax.state import train_state
 from emanet_jax.training import train
+from emanet_jax.training.losses import create_loss
 from emanet_jax.training.optimizers import create_optimizer
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
@@ -242,18 +243,13 @@ def _compile_step(mesh):
   state = jax.eval_shape(
     lambda key: train_state.create_state(model, tx, key), key
   )
-  shape = (config.train.batch_size, *[config.data.crop_size] * 2)
-  batch = {
-    'image': jax.ShapeDtypeStruct((*shape, 3), jnp.uint8),
-    'label': jax.ShapeDtypeStruct(shape, jnp.uint8),
-  }
   return train._compile_step(
     config,
     model,
     tx,
+    create_loss(config.loss),
     mesh,
     _replicated(state, mesh),
-    _split(batch, mesh),
     _replicated(key, mesh),
   )
 

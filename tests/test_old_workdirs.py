@@ -16,7 +16,7 @@ from emanet_jax.data.datasets import get_dataset
 from emanet_jax.evaluation import evaluate
 from emanet_jax.models.segmenter import create_model
 from emanet_jax.prediction import predict
-from emanet_jax.state import checkpoint
+from emanet_jax.state import weights
 from emanet_jax.tools import export
 from emanet_jax.training import train
 from tests import tiny
@@ -107,7 +107,7 @@ def test_it_is_evaluated_predicted_and_exported(config, old, tmp_path):
   assert finished.returncode == 0, finished.stderr
   content = bytearray((tmp_path / 'out').read_bytes())
   exported = jax.export.deserialize(content).call(photo[None])
-  variables, _ = checkpoint.load_weights(old)
+  variables, _ = weights.load_weights(old)
   model = create_model(config.model, SPEC.num_classes)
   expected = export.create_labeller(model, variables)(photo[None])
   assert np.mean(np.asarray(exported) == expected) > 0.999

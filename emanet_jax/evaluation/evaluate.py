@@ -17,9 +17,9 @@ from emanet_jax.data.spec import IGNORE_LABEL
 from emanet_jax.errors import UserError
 from emanet_jax.evaluation import report
 from emanet_jax.evaluation.confusion import confusion_matrix
-from emanet_jax.evaluation.hardest_images import HardestImages, image_scores
 from emanet_jax.evaluation.metrics import Measure, create_metrics
 from emanet_jax.evaluation.report import Evaluation
+from emanet_jax.evaluation.tally import Tally
 from emanet_jax.inference import batching, predictor
 from emanet_jax.inference.predictor import SINGLE_SCALE, Protocol
 from emanet_jax.models.segmenter import create_model
@@ -167,7 +167,7 @@ def run_split(
   examples = pipeline.evaluation_examples(
     dataset, split, [own[member] for member in order]
   )
-  tally = _Tally(
+  tally = Tally(
     dataset.spec.num_classes,
     num_pictures,
     Progress(f'evaluating {split}', len(own)),
@@ -204,46 +204,6 @@ def _on_devices(group, batch: batching.Batch, mesh) -> dict[str, jax.Array]:
     'label': batching.pad_labels(labels, batch.shape, batch.places),
   }
   return jax.device_put(arrays, sharding.batch_sharding(mesh))
-
-
-class _Tally:
-  """What has been counted so far."""
-
-  def __init__(self, num_classes: int, num_pictures: int, progress: Progress):
-    self.confusion = np.zeros((num_classes, num_classes), np.int64)
-    self.num_images = 0
-    self.pictures: list[dict] = []
-    self.hardest = HardestImages(min(4, num_pictures))
-    self._num_pictures, self._progress = num_pictures, progress
-
-  def add(self, group, shape, outputs) -> None:
-    """Waits for a batch's outputs and counts its group."""
-    confusion, prediction, responsibilities = outputs
-    with batching.explain_lack_of_memory(shape):
-      confusion = np.asarray(confusion)
-    self.confusion += confusion.sum(0, dtype=np.int64)
-    self.num_images += len(group)
-    for i, example in enumerate(group):
-      z = None if responsibilities is None else responsibilities[i]
-      make = functools.partial(_picture, example, shape, prediction[i], z)
-      self.hardest.add(confusion[i], make)
-      if example['index'] < self._num_pictures:
-        self.pictures.append({**make(), **image_scores(confusion[i])})
-    self._progress.tick(len(group))
-
-
-def _picture(example, shape, prediction, responsibilities) -> dict:
-  """The example with what the network made of it, at native size."""
-  height, width = example['label'].shape
-  prediction = np.asarray(prediction)[:height, :width]
-  picture = {**example, 'prediction': prediction}
-  if responsibilities is not None:
-    z = np.asarray(responsibilities)
-    # Feature pixels whose centre lies inside the photo.
-    rows = 1 + (height - 1) * (z.shape[0] - 1) // max(shape[0] - 1, 1)
-    cols = 1 + (width - 1) * (z.shape[1] - 1) // max(shape[1] - 1, 1)
-    picture['responsibilities'] = z[:rows, :cols]
-  return picture
 
 
 def _sum_over_processes(counts: np.ndarray) -> np.ndarray:

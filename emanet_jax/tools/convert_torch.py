@@ -32,7 +32,7 @@ from emanet_jax.models.pytorch.weights import (
   variables_from_torch,
 )
 from emanet_jax.runtime.logs import log_own_progress
-from emanet_jax.state import checkpoint
+from emanet_jax.state import weights
 
 __all__ = ['read', 'variables_from_torch', 'write']
 
@@ -131,7 +131,7 @@ def convert(source: str, destination: str) -> None:
   default = traverse_util.flatten_dict(as_plain_dict(config.model), sep='.')
   config.model = model_config
   config.data.name = ''  # a file does not say which classes they are
-  checkpoint.save_weights(destination, variables, config, step)
+  weights.save_weights(destination, variables, config, step)
   flat = traverse_util.flatten_dict(as_plain_dict(model_config), sep='.')
   changes = [
     f'--config.model.{key}={tuple(value) if isinstance(value, list) else value}'
@@ -144,7 +144,7 @@ def convert(source: str, destination: str) -> None:
 
 def convert_back(source: str, destination: str) -> None:
   """Turns a workdir, or one step of it, into a new file of weights."""
-  variables, step = checkpoint.load_weights(source)
+  variables, step = weights.load_weights(source)
   tensors, layout = torch_from_variables(variables, step)
   write(destination, tensors, layout.key, step)
   logging.info('%s written to %s as %s', source, destination, layout.title)

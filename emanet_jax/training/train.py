@@ -6,12 +6,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
-import optax
-import orbax.checkpoint as ocp
 from absl import logging
 
 from emanet_jax.config import as_plain_dict
@@ -22,7 +19,7 @@ from emanet_jax.models.segmenter import create_model
 from emanet_jax.runtime import sharding, startup
 from emanet_jax.runtime.preemption import StopNotice
 from emanet_jax.runtime.progress import Progress
-from emanet_jax.state import checkpoint, init_from, train_state
+from emanet_jax.state import checkpoint
 from emanet_jax.state.train_state import TrainState
 from emanet_jax.training import step as training_step
 from emanet_jax.training.evaluations import Evaluations
@@ -34,6 +31,7 @@ from emanet_jax.training.metric_writer import (
 )
 from emanet_jax.training.optimizers import create_optimizer
 from emanet_jax.training.prefetch import DevicePrefetch
+from emanet_jax.training.start import first_or_latest
 from emanet_jax.training.step_metrics import StepMetrics
 from emanet_jax.visualization import plots
 
@@ -73,7 +71,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
     keep_best=config.train.keep_best,
     scores=evaluations.scores,
   )
-  state = _first_or_latest(config, manager, model, tx, iterator, mesh)
+  state = first_or_latest(config, manager, model, tx, iterator, mesh)
   start, steps = int(state.step), config.train.steps
   evaluations.scores.update(evaluated_scores(workdir, start))
 
@@ -171,44 +169,6 @@ def _create_iterator(
     process_index=jax.process_index(),
     process_count=jax.process_count(),
   )
-
-
-def _first_or_latest(
-  config: ml_collections.ConfigDict,
-  manager: ocp.CheckpointManager,
-  model: nn.Module,
-  tx: optax.GradientTransformation,
-  iterator: pipeline.TrainIterator,
-  mesh: jax.sharding.Mesh,
-) -> TrainState:
-  """The workdir's latest checkpoint; else init_from; else random weights."""
-  replicated = sharding.replicated(mesh)
-  create = functools.partial(train_state.create_state, model, tx)
-  rng = jax.random.key(config.seed)
-  if manager.latest_step() is not None:
-    checkpoint.check_config(manager, config)
-    shapes = jax.eval_shape(create, rng)
-    abstract = checkpoint.abstract_like(shapes, replicated)
-    state = checkpoint.restore(manager, abstract, iterator)
-    logging.info('going on from step %d in %s', state.step, manager.directory)
-    return state
-  if config.init_from:
-    weights, _ = checkpoint.load_weights(config.init_from)
-  else:
-    logging.info('init_from is empty: all weights start at random')
-  # Run once: compiling it well would take longer than running it badly.
-  quickly = None
-  if jax.default_backend() == 'cpu':
-    quickly = {'xla_backend_optimization_level': 0}
-  state = jax.jit(create, out_shardings=replicated, compiler_options=quickly)(
-    rng
-  )
-  if not config.init_from:
-    return state
-  state = init_from.take_weights(
-    state, weights, config.init_from, config.init_backbone_only
-  )
-  return jax.device_put(state, replicated)
 
 
 def _compile_step(config, model, tx, loss_fn, mesh, state, rng) -> Callable:

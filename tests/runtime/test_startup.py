@@ -177,14 +177,14 @@ def test_training_drops_what_its_compilation_left(monkeypatch):
   def step(state, batch, rng, **unused):
     return state, {}
 
-  monkeypatch.setattr(train.train_state, 'train_step', step)
+  monkeypatch.setattr(train.training_step, 'train_step', step)
   train._compile_step(
     config=default_config(),
     model=None,
     tx=None,
+    loss_fn=None,
     mesh=sharding.create_mesh(jax.devices()[:1]),
     state=TrainState(np.float32(0), {}, {}, {}),
-    batch={'image': np.zeros((1, 3, 3, 3), np.uint8)},
     rng=jax.random.key(0),
   )
   function(1)

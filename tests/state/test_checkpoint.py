@@ -12,8 +12,8 @@ from emanet_jax.data.input import pipeline
 from emanet_jax.errors import UserError
 from emanet_jax.models.segmenter import create_model
 from emanet_jax.runtime import sharding
-from emanet_jax.state import checkpoint
-from emanet_jax.training import train
+from emanet_jax.state import checkpoint, weights
+from emanet_jax.training import start
 from emanet_jax.training.optimizers import create_optimizer
 from tests import tiny
 
@@ -58,7 +58,7 @@ def assert_equal(got, expected):
 def test_weights_of_a_workdir_or_of_one_step(
   workdir, variables, place, step, index
 ):
-  got, got_step = checkpoint.load_weights(workdir / place)
+  got, got_step = weights.load_weights(workdir / place)
   assert got_step == step
   assert_equal(got, variables[index])
 
@@ -67,20 +67,20 @@ def test_weights_of_a_workdir_or_of_one_step(
 def test_a_place_without_weights_is_refused(workdir, place):
   before = tiny.hash_files(workdir)
   with pytest.raises(UserError, match=f'{workdir / place} is no checkpoint'):
-    checkpoint.load_weights(workdir / place)
+    weights.load_weights(workdir / place)
   assert tiny.hash_files(workdir) == before
   assert not (workdir / 'none').exists()
 
 
 def test_weights_are_written_once(variables, tmp_path):
   config = tiny.tiny_config()
-  checkpoint.save_weights(tmp_path / 'new', variables[0], config, 3)
-  got, step = checkpoint.load_weights(tmp_path / 'new')
+  weights.save_weights(tmp_path / 'new', variables[0], config, 3)
+  got, step = weights.load_weights(tmp_path / 'new')
   assert step == 3
   assert_equal(got, variables[0])
   with pytest.raises(UserError, match='new exists; give a new folder'):
-    checkpoint.save_weights(tmp_path / 'new', variables[1], config, 3)
-  assert_equal(checkpoint.load_weights(tmp_path / 'new')[0], variables[0])
+    weights.save_weights(tmp_path / 'new', variables[1], config, 3)
+  assert_equal(weights.load_weights(tmp_path / 'new')[0], variables[0])
 
 
 def first_state(config, classes, workdir):
@@ -92,7 +92,7 @@ def first_state(config, classes, workdir):
   iterator = mock.create_autospec(pipeline.TrainIterator, instance=True)
   mesh = sharding.create_mesh(jax.devices()[:2])
   with checkpoint.open_manager(workdir, 1) as manager:
-    return train._first_or_latest(config, manager, model, tx, iterator, mesh)
+    return start.first_or_latest(config, manager, model, tx, iterator, mesh)
 
 
 def test_training_starts_from_a_step_with_other_classes(

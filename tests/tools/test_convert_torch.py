@@ -15,6 +15,7 @@ from emanet_jax.evaluation import evaluate
 from emanet_jax.models.pytorch.weights import torch_from_variables
 from emanet_jax.models.segmenter import create_model
 from emanet_jax.state import checkpoint
+from emanet_jax.state import weights as state_weights
 from emanet_jax.tools import convert_torch
 from emanet_jax.tools.convert_torch import variables_from_torch
 from tests import tiny
@@ -70,7 +71,7 @@ def test_a_workdir_is_written_and_nothing_overwritten(
     run(source, folder)
   assert "'--config.model.backbone.stage_sizes=(1, 1, 1, 1)'" in caplog.text
   assert '--config.model.head.num_bases=4' in caplog.text
-  variables, step = checkpoint.load_weights(folder)
+  variables, step = state_weights.load_weights(folder)
   assert_equal(variables, variables_from_torch(tensors))
   assert step == 0
 

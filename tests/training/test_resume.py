@@ -14,6 +14,7 @@ from emanet_jax.errors import UserError
 from emanet_jax.evaluation import evaluate
 from emanet_jax.state import checkpoint
 from emanet_jax.state.train_state import TrainState
+from emanet_jax.training import start as first
 from emanet_jax.training import train
 from emanet_jax.training.metric_writer import read_metrics
 from tests import tiny
@@ -148,7 +149,7 @@ def test_another_configuration_is_refused(
     raise AssertionError('compiled before the configuration was checked')
 
   monkeypatch.setattr(train, '_compile_step', never)
-  monkeypatch.setattr(train.train_state, 'create_state', never)
+  monkeypatch.setattr(first.train_state, 'create_state', never)
   config.update_from_flattened_dict({key: new})
   before = tiny.hash_files(killed)
   shown = list(new) if isinstance(new, tuple) else new

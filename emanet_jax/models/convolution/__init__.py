@@ -16,6 +16,6 @@ with PyTorch's padding. What is done otherwise, and why:
 To read EMANet without it, start at `models/segmenter.py`: layers call
 `Conv.convolve` (`models/layers.py`), and `model.convolution='flax'` puts XLA's
 convolution and JAX's own derivatives in its place: the same numbers but for
-rounding, about half as fast in a CPU's training step, and differentiable in
-forward mode (`jax.jvp`), which the gradients here are not.
+rounding, slower (docs/speed.md has by how much), and differentiable in forward
+mode (`jax.jvp`), which the gradients here are not.
 """

@@ -1,0 +1,53 @@
+"""The state that a run begins with, or goes on from."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import ml_collections
+import optax
+import orbax.checkpoint as ocp
+from absl import logging
+
+from emanet_jax.data.input import pipeline
+from emanet_jax.runtime import sharding
+from emanet_jax.state import checkpoint, init_from, train_state, weights
+from emanet_jax.state.train_state import TrainState
+
+
+def first_or_latest(
+  config: ml_collections.ConfigDict,
+  manager: ocp.CheckpointManager,
+  model: nn.Module,
+  tx: optax.GradientTransformation,
+  iterator: pipeline.TrainIterator,
+  mesh: jax.sharding.Mesh,
+) -> TrainState:
+  """The workdir's latest checkpoint; else init_from; else random weights."""
+  replicated = sharding.replicated(mesh)
+  create = functools.partial(train_state.create_state, model, tx)
+  rng = jax.random.key(config.seed)
+  if manager.latest_step() is not None:
+    checkpoint.check_config(manager, config)
+    shapes = jax.eval_shape(create, rng)
+    abstract = checkpoint.abstract_like(shapes, replicated)
+    state = checkpoint.restore(manager, abstract, iterator)
+    logging.info('going on from step %d in %s', state.step, manager.directory)
+    return state
+  if config.init_from:
+    given, _ = weights.load_weights(config.init_from)
+  else:
+    logging.info('init_from is empty: all weights start at random')
+  # Run once: compiling it well would take longer than running it badly.
+  quickly = None
+  if jax.default_backend() == 'cpu':
+    quickly = {'xla_backend_optimization_level': 0}
+  state = jax.jit(create, out_shardings=replicated, compiler_options=quickly)(
+    rng
+  )
+  if not config.init_from:
+    return state
+  state = init_from.take_weights(
+    state, given, config.init_from, config.init_backbone_only
+  )
+  return jax.device_put(state, replicated)
