@@ -166,7 +166,7 @@ def _train() -> ml_collections.ConfigDict:
 def _eval() -> ml_collections.ConfigDict:
   evaluation = ml_collections.ConfigDict()
   evaluation.batch_size = 8  # fewer of large images
-  # Images share batches of few shapes: 0 = as few as at most half of a shape is
+  # Images share batches of few shapes: 0 = at most four, chosen for little
   # padding; else each side is rounded up to one more than a multiple of this.
   # The results are equal; more shapes waste less on padding, but each is
   # compiled. The output stride gives every image just its own size.

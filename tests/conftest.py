@@ -32,6 +32,23 @@ def _start_jax_quickly() -> None:
 _start_jax_quickly()
 
 
+# Files that take minutes, the longest first: with several processes, none of
+# them is left to be run alone at the end.
+LONGEST = (
+  *('test_readme', 'test_resume', 'test_step', 'test_views', 'test_parity'),
+  *('test_segmenter', 'test_benchmark_scaling', 'test_old_workdirs'),
+  *('test_evaluate', 'test_multiprocess', 'test_predict', 'test_export'),
+)
+
+
+def pytest_collection_modifyitems(items):
+  def rank(item):
+    name = item.path.stem
+    return LONGEST.index(name) if name in LONGEST else len(LONGEST)
+
+  items.sort(key=rank)
+
+
 @pytest.fixture(scope='session', autouse=True)
 def _own_cache(tmp_path_factory, worker_id):
   """Programs are kept for this session alone, not in the user's home."""

@@ -75,4 +75,5 @@ def test_the_model_is_trained(workdir):
 def test_there_is_something_to_look_at(workdir, picture):
   pixels = np.asarray(Image.open(workdir / picture).convert('RGB'))
   assert min(pixels.shape[:2]) > 300
-  assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50
+  some = pixels[::5, ::5].reshape(-1, 3)  # all of them take half a minute
+  assert len(np.unique(some, axis=0)) > 50

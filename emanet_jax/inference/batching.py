@@ -21,6 +21,8 @@ from emanet_jax.inference.views import padded_size
 Size = tuple[int, int]  # height and width, in pixels
 
 _PIXELS = 1024**2  # of an image: of larger ones, fewer share a batch
+_MOST_SHAPES = 4  # of a plan: each is compiled once a scale
+_MOST_MERGED = 256  # distinct sizes that are merged; more are rounded up first
 SMALLER = (
   'look through windows, as with --config.eval.window=769 '
   '--config.eval.window_stride=513 (--config.eval.batch_size=1 needs least '
@@ -59,9 +61,10 @@ def plan_batches(
     batch_size: Images at a time, rounded up to the devices; fewer where they
       have more than 1024² pixels, and where there are not so many.
     stride: The network's output stride: sides are one more than a multiple.
-    shape_step: 0: few shapes; an image joins a shape as long as every image in
-      it then fills at least half of it. Else each side is rounded up to one
-      more than a multiple of this, and only equal ones share a shape.
+    shape_step: 0: at most four shapes that need little padding, and fewer as
+      long as every image fills at least half of its shape. Else each side is
+      rounded up to one more than a multiple of this, and only equal ones share
+      a shape.
     devices: That share a batch.
 
   Returns:
@@ -87,25 +90,42 @@ def plan_batches(
 
 
 def _few_shapes(sizes: Sequence[Size], stride: int) -> list[Size]:
-  """A shape for each size, which grows as images join it, largest first."""
-  shapes: list[Size] = []
-  chosen: dict[Size, int] = {}
-  for size in sorted(set(sizes), key=lambda s: (-s[0] * s[1], s)):
-    own = padded_size(*size, stride)
-    grown = [(max(own[0], h), max(own[1], w)) for h, w in shapes]
-    # No image before it was smaller, so all still fill half if this one does.
-    fitting = [
-      (h * w, i)
-      for i, (h, w) in enumerate(grown)
-      if h * w <= 2 * own[0] * own[1]
-    ]
-    if fitting:
-      chosen[size] = min(fitting)[1]
-      shapes[chosen[size]] = grown[chosen[size]]
-    else:
-      chosen[size] = len(shapes)
-      shapes.append(own)
-  return [shapes[chosen[size]] for size in sizes]
+  """A shape for each size, four in all, or fewer where none is half empty.
+
+  Shapes are merged two by two, always those that then need least padding more.
+  """
+  own = {size: padded_size(*size, stride) for size in set(sizes)}
+  while len(set(own.values())) > _MOST_MERGED:
+    stride *= 2
+    own = {size: padded_size(*size, stride) for size in set(sizes)}
+  counts = collections.Counter(own[size] for size in sizes)
+  # Of each shape: sides, images, and the area of the smallest image in it.
+  sides = np.array(list(counts), np.int64).reshape(-1, 2)
+  images = np.array(list(counts.values()), np.int64)
+  least = sides.prod(axis=1)
+  groups = [[shape] for shape in counts]
+  while len(groups) > 1:
+    merged = np.maximum(sides[:, None], sides[None]).prod(axis=-1)
+    now = images * sides.prod(axis=1)
+    more = merged * (images[:, None] + images) - now[:, None] - now
+    allowed = ~np.eye(len(groups), dtype=bool)
+    if len(groups) <= _MOST_SHAPES:
+      allowed &= 2 * np.minimum(least[:, None], least) >= merged
+    if not allowed.any():
+      break
+    more = np.where(allowed, more, np.iinfo(np.int64).max)
+    a, b = sorted(np.unravel_index(more.argmin(), more.shape))
+    sides[a] = np.maximum(sides[a], sides[b])
+    images[a] += images[b]
+    least[a] = min(least[a], least[b])
+    groups[a] += groups.pop(b)
+    sides, images, least = (np.delete(x, b, 0) for x in (sides, images, least))
+  shape_of = {
+    member: (int(height), int(width))
+    for group, (height, width) in zip(groups, sides, strict=True)
+    for member in group
+  }
+  return [shape_of[own[size]] for size in sizes]
 
 
 def pad_images(

@@ -199,7 +199,8 @@ def test_evaluate_reports_the_checkpoint(
 
   scores = json.loads((tmp_path / 'eval' / 'scores.json').read_text())
   assert scores.keys() == {
-    *('mIoU', 'pAcc', 'mAcc', 'fIoU', 'per_class_IoU'),
+    *('mIoU', 'pAcc', 'mAcc', 'fIoU', 'mF1', 'per_class_IoU'),
+    *('per_class_accuracy', 'per_class_F1'),
     *('num_images', 'step', 'dataset'),
   }
   confusion = alone[1].astype(np.float64)

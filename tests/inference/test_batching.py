@@ -14,7 +14,7 @@ def random_sizes(count=300):
   return [tuple(s) for s in rng.integers(200, 700, (count, 2)).tolist()]
 
 
-@pytest.mark.parametrize(('step', 'most'), [(0, 6), (64, 64), (8, 300)])
+@pytest.mark.parametrize(('step', 'most'), [(0, 4), (64, 64), (8, 300)])
 def test_every_image_is_once_in_a_shape_that_holds_it(step, most):
   sizes = random_sizes()
   batches = plan_batches(sizes, batch_size=8, stride=8, shape_step=step)
@@ -34,12 +34,35 @@ def test_every_image_is_once_in_a_shape_that_holds_it(step, most):
     assert places.setdefault(batch.shape, batch.places) == batch.places
 
 
-def test_an_image_fills_half_of_its_shape_at_least():
+def padding(sizes, batches):
+  """Pixels of the shapes over pixels of the images."""
+  shapes = sum(b.shape[0] * b.shape[1] * len(b.members) for b in batches)
+  return shapes / sum(height * width for height, width in sizes)
+
+
+def test_four_shapes_need_little_padding():
   sizes = random_sizes()
-  for batch in plan_batches(sizes, batch_size=4, stride=8):
-    for member in batch.members:
-      padded = [-(-(n - 1) // 8) * 8 + 1 for n in sizes[member]]
-      assert 2 * padded[0] * padded[1] >= batch.shape[0] * batch.shape[1]
+  batches = plan_batches(sizes, batch_size=4, stride=8)
+  one = max(h for h, _ in sizes) * max(w for _, w in sizes) * len(sizes)
+  assert len({batch.shape for batch in batches}) == 4
+  assert padding(sizes, batches) < 1.7
+  assert one / sum(h * w for h, w in sizes) > 2.3
+
+
+def test_thousands_of_sizes_share_four_shapes():
+  rng = np.random.default_rng(1)
+  sizes = [tuple(s) for s in rng.integers(50, 4000, (5000, 2)).tolist()]
+  batches = plan_batches(sizes, batch_size=4, stride=8)
+  assert len({batch.shape for batch in batches}) <= 4
+
+
+def test_shapes_are_merged_while_no_image_leaves_half_of_one():
+  small, large = (97, 97), (129, 129)  # 0.57 of it
+  batches = plan_batches([small, large], batch_size=4, stride=8)
+  assert batches == [Batch(large, 2, (0, 1))]
+  smaller = (89, 89)  # 0.48
+  batches = plan_batches([smaller, large], batch_size=4, stride=8)
+  assert [batch.shape for batch in batches] == [smaller, large]
 
 
 def test_portraits_and_landscapes_share_a_square():

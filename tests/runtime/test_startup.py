@@ -36,7 +36,7 @@ def run(program, **environment):
 
 SQUARE = """
 import jax, jax.numpy as jnp
-from emanet_jax import startup
+from emanet_jax.runtime import startup
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
 startup.cache_compilations(FOLDER)
 hits = []
@@ -71,7 +71,7 @@ def test_what_jax_was_told_stays(tmp_path, told):
 
 FAULTS = """
 import resource
-from emanet_jax import startup
+from emanet_jax.runtime import startup
 if KEEP: startup.keep_freed_memory()
 import jax, jax.numpy as jnp
 x = jnp.ones((4000, 4000))

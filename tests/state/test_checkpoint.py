@@ -3,6 +3,7 @@
 from unittest import mock
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
@@ -13,6 +14,7 @@ from emanet_jax.errors import UserError
 from emanet_jax.models.segmenter import create_model
 from emanet_jax.runtime import sharding
 from emanet_jax.state import checkpoint, weights
+from emanet_jax.state.train_state import TrainState
 from emanet_jax.training import start
 from emanet_jax.training.optimizers import create_optimizer
 from tests import tiny
@@ -118,3 +120,25 @@ def test_another_depth_is_refused_before_training(workdir, tmp_path):
   )
   with pytest.raises(UserError, match=r'layer3_1.*not in the checkpoint'):
     first_state(config, 7, tmp_path)
+
+
+@pytest.mark.parametrize(
+  ('keep_best', 'kept'), [(0, {5, 6}), (1, {2, 5, 6}), (2, {2, 4, 5, 6})]
+)
+def test_the_best_steps_stay_beside_the_latest(tmp_path, keep_best, kept):
+  """Scores come after their step is saved, as in training."""
+  config, scores = tiny.tiny_config(), {}
+  given = {1: 0.5, 2: 0.9, 3: float('nan'), 4: 0.7, 6: 0.1}
+  with checkpoint.open_manager(
+    tmp_path, 2, keep_best=keep_best, scores=scores
+  ) as manager:
+    for step in range(1, 7):
+      params = {'w': jnp.full(3, step, jnp.float32)}
+      state = TrainState(jnp.int32(step), params, {}, {})
+      checkpoint.save(manager, state, {'position': step}, config)
+      manager.wait_until_finished()
+      if step in given:
+        scores[step] = given[step]
+  assert set(tiny.saved_steps(tmp_path)) == kept
+  for step in kept:
+    assert tiny.load_step(tmp_path, step)['data']['position'] == step

@@ -78,7 +78,7 @@ def test_a_state_made_otherwise_is_refused_with_every_difference(shapes):
   lines = str(caught.value).splitlines()[1:-1]
   expected = {'num_examples': (512, 96), 'seed': (0, 1), **CHANGES}
   expected['fingerprint'] = tuple(map(dataset.fingerprint, ('train', 'val')))
-  colors = {k: new for k, (_, new) in COLORS.items()}
+  colors = {k: COLORS[k][1] for k in sorted(COLORS)}
   expected['augmentations'] = {}, {'color': colors}
   assert lines == [
     f'  {key}: then {old!r}, now {new!r}'
