@@ -146,7 +146,12 @@ def _photos(
 
 
 def _models_by_stage(config: ml_collections.ConfigDict, num_classes: int):
-  """The network with 1, 2, … stages of EM, up to those of evaluation."""
+  """The network with 1, 2, … stages of EM, up to those of evaluation.
+
+  A head without stages has one network, which shows whether it has bases.
+  """
+  if 'num_stages' not in config.head:
+    return [create_model(config, num_classes)]
   config = config.copy_and_resolve_references()
   stages = config.head.eval_stages or config.head.num_stages
   models = []

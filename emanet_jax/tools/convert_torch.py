@@ -34,7 +34,7 @@ from emanet_jax.models.pytorch.weights import (
 from emanet_jax.runtime.logs import log_own_progress
 from emanet_jax.state import weights
 
-__all__ = ['read', 'variables_from_torch', 'write']
+__all__ = ['network_from_torch', 'read', 'variables_from_torch', 'write']
 
 _REVERSE = flags.DEFINE_bool(
   'reverse', False, 'From a workdir to a PyTorch file.'

@@ -161,6 +161,15 @@ def test_a_contact_sheet_has_rows(seen, tmp_path):
   np.testing.assert_allclose(page.shape[:2], expected, atol=3)
 
 
+def test_a_head_without_stages_is_one_network_without_bases():
+  config = tiny.tiny_config().model
+  config.head.name = 'fcn'
+  (model,) = predict._models_by_stage(config, 7)
+  variables = tiny.random_variables(model)
+  with pytest.raises(UserError, match='this network has no bases'):
+    attention_maps.create_attend([model], variables)
+
+
 def test_networks_without_such_bases_are_refused(network):
   config, variables = network
   models = predict._models_by_stage(config, 7)
