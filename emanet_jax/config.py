@@ -22,7 +22,8 @@ class Choice(ml_collections.ConfigDict):
   """A section for one part of a folder.
 
   Setting `name` to another part replaces the options of the old one by those of
-  the new one, with their defaults; keys of the section's own stay.
+  the new one, with their defaults; keys of the section's own stay. `update`
+  sets it first; `update_from_flattened_dict` goes by the order of its keys.
 
   Attributes:
     FOLDER: Of the parts to choose from.
@@ -47,6 +48,13 @@ class Choice(ml_collections.ConfigDict):
         for new, default in fields.items():
           super().__setitem__(new, default)
     super().__setitem__(key, value)
+
+  def update(self, *other: Any, **values: Any) -> None:
+    """As of any ConfigDict, the name first, whatever the order."""
+    given = dict(*other, **values)
+    if 'name' in given:
+      self['name'] = given.pop('name')
+    super().update(given)
 
 
 class _Backbone(Choice):

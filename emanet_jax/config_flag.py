@@ -18,7 +18,7 @@ from ml_collections import config_flags
 from emanet_jax.config import Choice
 from emanet_jax.errors import UserError
 
-_OVERRIDE = re.compile(r'--?config\.([^=]+)(?:=(.*))?', re.DOTALL)
+_OVERRIDE = re.compile(r'--?(?:no)?config\.([^=]+)(?:=(.*))?', re.DOTALL)
 
 
 def define() -> flags.FlagHolder:

@@ -7,9 +7,11 @@ by keyword are the part's options: name and default stand in the signature, the
 meaning in the docstring, the checks in the body. The configuration's sections
 are made from these signatures, so adding a part touches no other file.
 
-A file may also name options that do not bind a checkpoint: FREE_ON_RESUME,
-those that a run may change when it goes on; FREE_IN_EVALUATION, those that only
-training reads. Files whose names begin with an underscore are no parts.
+A backbone's, head's or optimizer's file may also name options that do not bind
+a checkpoint: FREE_ON_RESUME, those that a run may change when it goes on;
+FREE_IN_EVALUATION, those that only training reads.
+
+Files whose names begin with an underscore are no parts.
 """
 
 import dataclasses

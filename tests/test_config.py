@@ -8,6 +8,7 @@ import inspect
 import pathlib
 
 import jax
+import ml_collections
 import pytest
 
 from emanet_jax import parts
@@ -279,6 +280,20 @@ def test_another_name_brings_its_options_and_takes_the_old_ones():
   assert config.optimizer.name == 'sgd'
   assert config.copy_and_resolve_references() == config
   assert copy.deepcopy(config) == config
+
+
+@pytest.mark.parametrize('make', [dict, ml_collections.ConfigDict])
+def test_update_sets_the_name_first(make):
+  config = default_config()
+  config.optimizer.update(make({'learning_rate': 1e-4, 'name': 'adamw'}))
+  assert config.optimizer.learning_rate == 1e-4
+  assert config.optimizer.beta2 == 0.999
+  head = make({'channels': 64, 'name': 'fcn', 'num_convs': 2})
+  config.update(make({'model': make({'head': head})}))
+  assert dict(config.model.head) == {
+    **{'name': 'fcn', 'channels': 64, 'num_convs': 2},
+    **{'concat_input': False, 'dropout_rate': 0.1},
+  }
 
 
 def test_an_option_of_another_part_is_refused_with_those_there_are():

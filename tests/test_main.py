@@ -61,6 +61,10 @@ WRONG = {
       'num_convs',
     ],
   ),
+  'negated misspelt key': (
+    ['--noconfig.data.flpi'],
+    ['error: in the configuration: there is no config.data.flpi', "'flip'?"],
+  ),
   'key below a value': (
     ['--config.train.steps.more=1'],
     ['error: in the configuration: config.train.steps is a value'],

@@ -20,7 +20,8 @@ from emanet_jax.inference.views import padded_size
 
 Size = tuple[int, int]  # height and width, in pixels
 
-_PIXELS = 1024**2  # of an image: of larger ones, fewer share a batch
+# Of a padded image of 1024²: of larger ones, fewer share a batch.
+_PIXELS = 1025**2
 _MOST_SHAPES = 4  # of a plan: each is compiled once a scale
 _MOST_MERGED = 256  # distinct sizes that are merged; more are rounded up first
 SMALLER = (

@@ -23,7 +23,8 @@ def sow_output(
 
   Args:
     module: Whose output it is, in training.
-    name: Of the loss in logs: NAME_loss. Each its own in the whole network.
+    name: Of the loss in logs: NAME_loss. Each its own in the whole network, and
+      no name of a loss's file.
     logits: Of any resolution: upsampled like the main ones.
     weight: Of their loss.
   """

@@ -125,8 +125,12 @@ class Segmenter(nn.Module):
 
   def frozen_params(self) -> tuple[tuple[str, ...], ...]:
     """Paths in `params` of subtrees that never get a gradient."""
-    frozen = getattr(self.head, 'frozen_params', tuple)()
-    return tuple(('head', *path) for path in frozen)
+    heads = {'head': self.head, 'auxiliary_head': self.auxiliary_head}
+    return tuple(
+      (name, *path)
+      for name, head in heads.items()
+      for path in getattr(head, 'frozen_params', tuple)()
+    )
 
 
 def create_model(

@@ -17,6 +17,7 @@ from emanet_jax.prediction.photos import as_stored, encode_png
 from emanet_jax.prediction.segment import Result
 from emanet_jax.prediction.submission import Format
 from emanet_jax.runtime.atomic import write
+from emanet_jax.state.compatibility import model_of_today
 from emanet_jax.visualization.overlays import overlay
 
 Writer = Callable[[Path, Result, Attention | None], None]
@@ -136,6 +137,8 @@ def check_provenance(
   path = output / 'origin.json'
   if keeping and path.is_file():
     then = json.loads(path.read_text())
+    if _same_model(then, origin):
+      then['model'] = origin['model']
     differing = [key for key in origin if then.get(key) != origin[key]]
     if differing:
       raise UserError(
@@ -144,6 +147,13 @@ def check_provenance(
         '--config.predict.overwrite=True.'
       )
   write(path, json.dumps(origin, indent=2).encode() + b'\n')
+
+
+def _same_model(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+  """Whether both networks are one, with options that were not there then."""
+  if not (then.get('model') and now.get('model')):
+    return False
+  return model_of_today(then['model']) == model_of_today(now['model'])
 
 
 def tell(report: Report, output: Path) -> None:

@@ -50,9 +50,6 @@ _RENAMED = {
   'loss.ohem_threshold': 'loss.cross_entropy.ohem_threshold',
 }
 
-# Keys whose default is not what was in effect before they existed.
-_BEFORE: dict[str, Any] = {'train.keep_best': 0}
-
 _CHOICES = {
   'model.backbone': parts.BACKBONES,
   'model.head': parts.HEADS,
@@ -103,15 +100,20 @@ def as_today(saved: dict) -> dict[str, Any]:
   """A checkpoint's configuration with all keys of today, dotted.
 
   A key that it lacks had the value that was in effect before the key existed:
-  its default, unless `_BEFORE` says otherwise. The defaults are those of the
-  parts that it names.
+  its default; those of parts are of the parts that it names.
   """
   given = {_RENAMED.get(k, k): v for k, v in _flat(saved).items()}
   config = default_config()
   for key, folder in _CHOICES.items():
     if (name := given.get(f'{key}.name')) in folder.names():
       _get(config, key).name = name
-  return {**_flat(as_plain_dict(config)), **_BEFORE, **given}
+  return {**_flat(as_plain_dict(config)), **given}
+
+
+def model_of_today(model: dict) -> dict[str, Any]:
+  """The `model` part of a configuration of any version, dotted."""
+  found = as_today({'model': model})
+  return {k: v for k, v in found.items() if k.startswith('model.')}
 
 
 def _get(config: ml_collections.ConfigDict, key: str) -> Any:

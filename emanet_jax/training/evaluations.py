@@ -81,7 +81,9 @@ class Evaluations:
       evaluation = self._run_split(sharding.local(state.variables))
       logging.info('step %d: %s', step, evaluation)
       if step not in self.scores:
-        writer.write(step, 'eval', evaluation.scores.summary)
+        # mIoU in any case: a resumed run knows the best step by it.
+        values = {**evaluation.scores.summary, 'mIoU': evaluation.miou}
+        writer.write(step, 'eval', values)
       self.scores[step] = evaluation.miou
     return evaluation
 

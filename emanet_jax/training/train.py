@@ -73,12 +73,12 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
   )
   state = first_or_latest(config, manager, model, tx, iterator, mesh)
   start, steps = int(state.step), config.train.steps
-  evaluations.scores.update(evaluated_scores(workdir, start))
 
   rng = jax.random.key(config.seed)
   with contextlib.ExitStack() as stack:
     stack.callback(manager.close)
     stack.callback(iterator.close)
+    evaluations.scores.update(evaluated_scores(workdir, start))
     batches = DevicePrefetch(iterator, mesh, count=steps - start)
     stack.callback(batches.close)
     writes = jax.process_index() == 0

@@ -119,6 +119,15 @@ def test_frozen_params_are_exactly_those_without_gradient(
   assert len(below) == (2 if frozen else 0)
 
 
+def test_an_auxiliary_head_has_frozen_params_too():
+  config = tiny()
+  config.auxiliary_head.name = 'ema'
+  config.auxiliary_head.weight = 0.4
+  frozen = segmenter.create_model(config, 5).frozen_params()
+  unit = 'ema_unit', 'conv_in'
+  assert frozen == (('head', *unit), ('auxiliary_head', *unit))
+
+
 def test_normalize_takes_bytes():
   rgb = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 3), np.uint8)
   mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])

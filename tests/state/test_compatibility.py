@@ -6,7 +6,11 @@ import pathlib
 import pytest
 
 from emanet_jax.config import as_plain_dict, default_config
-from emanet_jax.state.compatibility import as_today, differences
+from emanet_jax.state.compatibility import (
+  as_today,
+  differences,
+  model_of_today,
+)
 from tests import tiny
 
 GOLDEN = pathlib.Path(__file__).parents[1] / 'golden' / 'workdir_0_1.json'
@@ -64,6 +68,14 @@ def test_what_did_not_exist_had_its_value_in_effect(saved, key, value, line):
   config = tiny.tiny_config(**{key: value})
   assert differences(saved, config) == [line]
   assert differences(saved, config, evaluating=True) == []
+
+
+def test_a_model_of_then_is_one_of_today(saved):
+  now = as_plain_dict(tiny.tiny_config())['model']
+  assert saved['model'] != now
+  assert model_of_today(saved['model']) == model_of_today(now)
+  now['head']['num_bases'] += 1
+  assert model_of_today(saved['model']) != model_of_today(now)
 
 
 def test_another_head_shows_its_name_and_all_options(saved):

@@ -159,6 +159,7 @@ def test_options_out_of_range_are_refused(key, value):
     ({'cross_entropy__weight': 0.0}, 'give one of cross_entropy, dice, focal'),
     ({'dice__smooth': 0.0}, 'dice.smooth is 0.0; it must be > 0'),
     ({'focal__gamma': -1.0}, 'focal.gamma is -1.0; it must be ≥ 0'),
+    ({'focal__alpha': 'high'}, "focal.alpha is 'high'; it must be in"),
     ({'focal__alpha': 1.0}, r'focal.alpha is 1.0; it must be in \(0, 1\)'),
   ],
 )

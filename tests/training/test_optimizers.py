@@ -233,11 +233,13 @@ def test_large_gradients_are_clipped_to_the_norm(name):
   [
     ('adamw', {'schedule': 'step'}, "'step'; known are cosine, poly"),
     ('adamw', {'beta1': 1.0}, 'beta1 and optimizer.beta2 must be in'),
-    ('adamw', {'weight_decay': -1.0}, 'weight_decay.* must be ≥ 0'),
+    ('adamw', {'weight_decay': -1.0}, 'weight_decay is -1.0; it must be ≥ 0'),
+    ('adamw', {'poly_power': -1.0}, 'poly_power is -1.0; it must be ≥ 0'),
+    ('sgd', {'decay_every': -1}, 'decay_every is -1; it must be ≥ 0'),
     ('adamw', {'warmup_steps': 20}, 'warmup_steps is 20; .* must be 0 to 19'),
     ('sgd', {'warmup_steps': -1}, 'warmup_steps is -1'),
-    ('sgd', {'clip_norm': -1.0}, 'clip_norm must be ≥ 0'),
-    ('sgd', {'learning_rate': -1.0}, 'learning_rate.* must be ≥ 0'),
+    ('sgd', {'clip_norm': -1.0}, 'clip_norm is -1.0; it must be ≥ 0'),
+    ('sgd', {'learning_rate': -1.0}, 'learning_rate is -1.0; it must be ≥ 0'),
   ],
 )
 def test_impossible_optimizers_are_refused(name, options, message):

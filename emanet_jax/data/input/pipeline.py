@@ -105,7 +105,7 @@ def train_iterator(
 def image_sizes(
   dataset: Dataset, split: str, positions: Sequence[int]
 ) -> list[tuple[int, int]]:
-  """Height and width of examples as stored, from the files' beginnings.
+  """Height and width of examples as stored; reads them, but decodes nothing.
 
   Args:
     dataset: From `open_dataset`.

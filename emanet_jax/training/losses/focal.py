@@ -5,6 +5,7 @@ computes it: each class against the rest, by sigmoids.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ def create(
   class_shares: Float64[np.ndarray, ' classes'] | None,
   *,
   gamma: float = 2.0,
-  alpha: float | None = None,
+  alpha: Any = None,
 ) -> Callable[..., jax.Array]:
   """The loss of a configuration, checked.
 
@@ -43,8 +44,10 @@ def create(
   del num_classes, class_shares
   if gamma < 0:
     raise UserError(f'loss.focal.gamma is {gamma}; it must be ≥ 0')
-  if alpha is not None and not 0 < alpha < 1:
-    raise UserError(f'loss.focal.alpha is {alpha}; it must be in (0, 1)')
+  # Of no type in the configuration, since None is its default.
+  is_share = isinstance(alpha, int | float) and 0 < alpha < 1
+  if alpha is not None and not is_share:
+    raise UserError(f'loss.focal.alpha is {alpha!r}; it must be in (0, 1)')
 
   def loss(
     logits: Float[Array, 'b h w classes'], label: Int[Array, 'b h w']

@@ -55,11 +55,16 @@ def create(
       'optimizer.beta1 and optimizer.beta2 must be in [0, 1); got '
       f'{beta1} and {beta2}'
     )
-  if min(learning_rate, weight_decay, epsilon, clip_norm) < 0:
-    raise UserError(
-      'optimizer.learning_rate, weight_decay, epsilon and clip_norm must be ≥ '
-      f'0; got {learning_rate}, {weight_decay}, {epsilon} and {clip_norm}'
-    )
+  least_zero = {
+    'learning_rate': learning_rate,
+    'weight_decay': weight_decay,
+    'epsilon': epsilon,
+    'poly_power': poly_power,
+    'clip_norm': clip_norm,
+  }
+  for key, value in least_zero.items():
+    if value < 0:
+      raise UserError(f'optimizer.{key} is {value}; it must be ≥ 0')
   after = max(steps - warmup_steps, 1)
   decay = (
     optax.cosine_decay_schedule(learning_rate, after)

@@ -47,11 +47,16 @@ def create(
       'optimizer.momentum must be in [0, 1) and optimizer.weight_decay ≥ 0; '
       f'got {momentum} and {weight_decay}'
     )
-  if learning_rate < 0 or clip_norm < 0:
-    raise UserError(
-      'optimizer.learning_rate and optimizer.clip_norm must be ≥ 0; got '
-      f'{learning_rate} and {clip_norm}'
-    )
+  least_zero = {
+    'learning_rate': learning_rate,
+    'bias_multiplier': bias_multiplier,
+    'poly_power': poly_power,
+    'decay_every': decay_every,
+    'clip_norm': clip_norm,
+  }
+  for key, value in least_zero.items():
+    if value < 0:
+      raise UserError(f'optimizer.{key} is {value}; it must be ≥ 0')
   schedule = schedules.warm_up(
     schedules.poly(
       learning_rate,
