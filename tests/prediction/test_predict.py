@@ -175,6 +175,16 @@ def test_what_exists_stays(output, folder, workdir, monkeypatch, tmp_path):
   origin = json.loads((output / 'origin.json').read_text())
   assert origin['checkpoint'] == f'{workdir}/checkpoints/7'
 
+  # Results that version 0.1 left are gone on with.
+  golden = tiny.REPOSITORY / 'tests' / 'golden' / 'workdir_0_1.json'
+  old = {**origin, 'model': json.loads(golden.read_text())['config']['model']}
+  assert old != origin
+  (output / 'origin.json').write_text(json.dumps(old))
+  config.eval.multi_scale = False
+  report = predict.predict(config, str(workdir))
+  assert (report.predicted, report.skipped) == (0, 2)
+  assert json.loads((output / 'origin.json').read_text()) == origin
+
 
 def test_windows_make_large_photos_possible(
   network, folder, workdir, tmp_path, monkeypatch, caplog
