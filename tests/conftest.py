@@ -59,6 +59,13 @@ def _own_cache(tmp_path_factory, worker_id):
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)
 
 
+@pytest.fixture(scope='module', autouse=True)
+def _forget_programs():
+  """A file's compiled programs would stay in memory for all others."""
+  yield
+  jax.clear_caches()
+
+
 @pytest.fixture(scope='session')
 def quick_jit():
   """`jax.jit` that compiles tiny networks in half the time."""
