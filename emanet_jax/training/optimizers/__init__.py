@@ -14,6 +14,7 @@ import ml_collections
 import optax
 
 from emanet_jax import parts
+from emanet_jax.errors import UserError
 
 
 def create_optimizer(
@@ -33,3 +34,10 @@ def create_optimizer(
   """
   name, options = parts.chosen(config)
   return parts.OPTIMIZERS.create(name, steps, frozen, **options)
+
+
+def refuse_negative(**options: float) -> None:
+  """Raises a UserError for an optimizer's option that is below 0."""
+  for key, value in options.items():
+    if value < 0:
+      raise UserError(f'optimizer.{key} is {value}; it must be ≥ 0')

@@ -10,6 +10,7 @@ import optax
 
 from emanet_jax.errors import UserError
 from emanet_jax.training import parameter_groups, schedules
+from emanet_jax.training.optimizers import refuse_negative
 
 SCHEDULES = ('cosine', 'poly')
 
@@ -55,16 +56,13 @@ def create(
       'optimizer.beta1 and optimizer.beta2 must be in [0, 1); got '
       f'{beta1} and {beta2}'
     )
-  least_zero = {
-    'learning_rate': learning_rate,
-    'weight_decay': weight_decay,
-    'epsilon': epsilon,
-    'poly_power': poly_power,
-    'clip_norm': clip_norm,
-  }
-  for key, value in least_zero.items():
-    if value < 0:
-      raise UserError(f'optimizer.{key} is {value}; it must be ≥ 0')
+  refuse_negative(
+    learning_rate=learning_rate,
+    weight_decay=weight_decay,
+    epsilon=epsilon,
+    poly_power=poly_power,
+    clip_norm=clip_norm,
+  )
   after = max(steps - warmup_steps, 1)
   decay = (
     optax.cosine_decay_schedule(learning_rate, after)

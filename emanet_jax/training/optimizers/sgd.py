@@ -6,6 +6,7 @@ import optax
 
 from emanet_jax.errors import UserError
 from emanet_jax.training import parameter_groups, schedules
+from emanet_jax.training.optimizers import refuse_negative
 
 
 def create(
@@ -47,16 +48,13 @@ def create(
       'optimizer.momentum must be in [0, 1) and optimizer.weight_decay ≥ 0; '
       f'got {momentum} and {weight_decay}'
     )
-  least_zero = {
-    'learning_rate': learning_rate,
-    'bias_multiplier': bias_multiplier,
-    'poly_power': poly_power,
-    'decay_every': decay_every,
-    'clip_norm': clip_norm,
-  }
-  for key, value in least_zero.items():
-    if value < 0:
-      raise UserError(f'optimizer.{key} is {value}; it must be ≥ 0')
+  refuse_negative(
+    learning_rate=learning_rate,
+    bias_multiplier=bias_multiplier,
+    poly_power=poly_power,
+    decay_every=decay_every,
+    clip_norm=clip_norm,
+  )
   schedule = schedules.warm_up(
     schedules.poly(
       learning_rate,
