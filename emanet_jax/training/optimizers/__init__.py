@@ -36,7 +36,7 @@ def create_optimizer(
   return parts.OPTIMIZERS.create(name, steps, frozen, **options)
 
 
-def refuse_negative(**options: float) -> None:
+def refuse_negative(**options: float | int) -> None:
   """Raises a UserError for an optimizer's option that is below 0."""
   for key, value in options.items():
     if value < 0:
