@@ -7,7 +7,7 @@ import time
 from emanet_jax.tools.benchmark.contest import Subject
 
 
-def sleeping(seconds, log):
+def sleeping(seconds, log, compiles):
   """Sleeps for so long in a step; notes in a file what it is asked for."""
 
   def note(what):
@@ -20,7 +20,8 @@ def sleeping(seconds, log):
 
   note(f'start {os.environ["JAX_COMPILATION_CACHE_DIR"]}')
   print('not an answer')
-  return Subject(step, {'seconds_asked': seconds})
+  about = {'seconds_asked': seconds}
+  return Subject(step, about | ({'compile_seconds': 1} if compiles else {}))
 
 
 def hungry(megabytes):

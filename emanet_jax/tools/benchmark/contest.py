@@ -65,8 +65,9 @@ def run(
 ) -> dict[str, Any]:
   """Measures contenders in turns; the first is compared with the others.
 
-  Each is started twice, and the first start only prepares: programs compiled
-  then are there for the second, as for whoever trains again.
+  What compiles is started twice, and the first start only prepares: programs
+  compiled then are there for the second, as for whoever trains again. Each turn
+  is told when it ends, so that a run which is cut short has told something.
 
   Args:
     contenders: Name → contender.
@@ -88,23 +89,22 @@ def run(
     found, processes = {}, {}
     for name, contender in contenders.items():
       logging.info('preparing %s', name)
-      with _started(contender, cache) as process:
-        found[name] = _answer(process, name)['about']
-      processes[name] = stack.enter_context(_started(contender, cache))
-      again = _answer(processes[name], name)['about']
-      if 'compile_seconds' in again:
+      process = stack.enter_context(_started(contender, cache))
+      found[name] = _answer(process, name)['about']
+      if 'compile_seconds' in found[name]:
+        process.kill()
+        process.wait()  # its memory is the next one's
+        process = stack.enter_context(_started(contender, cache))
+        again = _answer(process, name)['about']
         found[name]['restore_seconds'] = again['compile_seconds']
+      processes[name] = process
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for i in range(rounds):
       for name, process in processes.items():
         _say(process, steps)
         seconds[name].append(_answer(process, name)['median'])
-      logging.info(
-        'round %d/%d: %s',
-        i + 1,
-        rounds,
-        ', '.join(f'{n} {s[-1]:.4f} s' for n, s in seconds.items()),
-      )
+        shown = f'{name} {seconds[name][-1]:.4f} s a step'
+        logging.info('round %d/%d: %s', i + 1, rounds, shown)
     for name, process in processes.items():
       _say(process, 0)
       found[name]['peak_bytes'] = _answer(process, name)['peak_bytes']

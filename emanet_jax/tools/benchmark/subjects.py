@@ -22,7 +22,7 @@ from emanet_jax.training.step import train_step
 
 CLASSES = 21
 LEARNING_RATE = 0.009
-_PEAK_SIZE = {'cpu': 4096, 'gpu': 16384, 'tpu': 16384}
+_PEAK_SIZE = {'cpu': 4096, 'gpu': 8192, 'tpu': 8192}
 
 
 def forward(
