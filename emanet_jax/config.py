@@ -123,7 +123,9 @@ def default_config() -> ml_collections.ConfigDict:
 
 def _model() -> ml_collections.ConfigDict:
   model = ml_collections.ConfigDict()
-  model.dtype = 'float32'  # of features; 'bfloat16' on accelerators
+  # Of features: 'auto' = bfloat16 on accelerators, float32 on CPUs; a run that
+  # goes on keeps what it began with.
+  model.dtype = 'auto'
   model.convolution = 'fast'  # 'flax': as its layers do it, to compare with
   model.norm_momentum = 0.9997  # of running statistics; PyTorch's 3e-4
   model.align_corners = True
@@ -185,7 +187,8 @@ def _eval() -> ml_collections.ConfigDict:
   # Average over views, in evaluation and prediction; not while training.
   evaluation.multi_scale = False
   evaluation.scales = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
-  evaluation.flip = True  # each scale also mirrored left to right
+  # Each scale also mirrored left to right; None = where multi_scale is.
+  evaluation.flip = config_dict.placeholder(bool)
   evaluation.window = 0  # pixels; looks through sliding windows, 0 = does not
   evaluation.window_stride = 0  # pixels between windows
   return evaluation

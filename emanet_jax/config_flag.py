@@ -6,6 +6,8 @@ outside of one.
 """
 
 import difflib
+import math
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -13,9 +15,10 @@ from pathlib import Path
 
 import ml_collections
 from absl import flags
+from flax.traverse_util import flatten_dict
 from ml_collections import config_flags
 
-from emanet_jax.config import Choice
+from emanet_jax.config import Choice, default_config
 from emanet_jax.errors import UserError
 
 _OVERRIDE = re.compile(r'--?(?:no)?config\.([^=]+)(?:=(.*))?', re.DOTALL)
@@ -35,7 +38,10 @@ def define() -> flags.FlagHolder:
 def parse_flags(argv: Sequence[str]) -> list[str]:
   """Parses all flags; what is wrong with them ends in one line, exit 1."""
   try:
-    return flags.FLAGS(argv)
+    rest = flags.FLAGS(argv)
+    if flags.FLAGS['config'].value is not None:
+      check_values(flags.FLAGS.config)
+    return rest
   except (AttributeError, KeyError) as error:  # str() would quote the message
     sys.exit(f'error: in the configuration: {error.args[0]}')
   except (OSError, TypeError, ValueError, flags.Error) as error:
@@ -70,12 +76,48 @@ class _RunBookParser(flags.ArgumentParser):
     return self._load.flag_type()
 
 
+def check_values(config: ml_collections.ConfigDict) -> None:
+  """Checks what ml_collections does not: in tuples, and of floats.
+
+  Raises:
+    UserError: A tuple holds other than numbers of its default's kind, whole
+      ones where that is empty; or a number is infinite or none.
+  """
+  default = default_config()
+  _choose_alike(default, config)
+  default = flatten_dict(default.to_dict(), sep='.')
+  for key, value in flatten_dict(config.to_dict(), sep='.').items():
+    values = value if isinstance(value, tuple | list) else (value,)
+    if any(isinstance(x, float) and not math.isfinite(x) for x in values):
+      raise UserError(f'{key} is {value}; give a finite number')
+    if not isinstance(default.get(key), tuple):
+      continue
+    floats = any(isinstance(x, float) for x in default[key])
+    kinds = (int, float) if floats else int
+    if any(isinstance(x, bool) or not isinstance(x, kinds) for x in value):
+      kind = 'numbers' if floats else 'whole numbers'
+      example = default[key] or (1, 2)
+      raise UserError(f'{key} is {value}; give {kind}, as "{example}"')
+
+
+def _choose_alike(
+  default: ml_collections.ConfigDict, config: ml_collections.ConfigDict
+) -> None:
+  """Has a configuration's defaults be those of the parts that it chooses."""
+  for key, section in config.items():
+    if isinstance(section, Choice):
+      default[key].name = section.name
+    elif isinstance(section, ml_collections.ConfigDict):
+      _choose_alike(default[key], section)
+
+
 def find_run_book(path: str) -> str:
   """The path itself, or the run book's that comes with the package.
 
   That is the path below the installed package, or, of an editable install,
   below the checkout.
   """
+  path = os.path.expanduser(path)
   package = Path(__file__).parent
   for folder in (Path(), package, package.parent):
     if (folder / path).is_file():

@@ -1,28 +1,40 @@
-"""python -m emanet_jax.main --config configs/voc.py --workdir W [--mode M]."""
+"""Trains, evaluates or predicts: python -m emanet_jax.main --config C."""
 
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-import jax
+import ml_collections
 from absl import app, flags, logging
+from ml_collections import config_flags
 
 from emanet_jax import config_flag
 from emanet_jax.errors import UserError
 from emanet_jax.evaluation import evaluate
 from emanet_jax.prediction import predict
-from emanet_jax.runtime import startup
+from emanet_jax.runtime import distributed, startup
 from emanet_jax.runtime.logs import log_own_progress
 from emanet_jax.training import train
 
 CONFIG = config_flag.define()
 _WORKDIR = flags.DEFINE_string(
-  'workdir', None, 'Folder of the run: checkpoints, metrics, pictures.'
+  'workdir',
+  None,
+  'Folder of the run: checkpoints, metrics, pictures. Default: runs/NAME, of '
+  "the run book's name.",
 )
 _MODE = flags.DEFINE_enum(
   'mode',
   'train',
   ['train', 'evaluate', 'predict'],
   'What to do in the workdir.',
+)
+CHECKPOINT = flags.DEFINE_integer(
+  'checkpoint',
+  None,
+  'Step of the workdir to evaluate, predict with or export; default: the '
+  'latest.',
 )
 _DISTRIBUTED = flags.DEFINE_bool(
   'distributed', False, 'Join the other processes of a cluster or TPU pod.'
@@ -50,20 +62,39 @@ def main(argv: Sequence[str]) -> None:
   if _KEEP_FREED_MEMORY.value:
     startup.keep_freed_memory()
   startup.cache_compilations(_CACHE.value)
-  if _DISTRIBUTED.value:
-    jax.distributed.initialize()
-  run = {
-    'train': train.train,
-    'evaluate': evaluate.evaluate,
-    'predict': predict.predict,
-  }[_MODE.value]
   try:
-    run(CONFIG.value, _WORKDIR.value)
+    if _DISTRIBUTED.value:
+      distributed.join()
+    _run(CONFIG.value, _workdir())
   except (UserError, OSError) as error:
     logging.flush()
     sys.exit(f'error: {error}')
 
 
+def _workdir() -> str:
+  if _WORKDIR.value:
+    return os.path.expanduser(_WORKDIR.value)
+  book = config_flags.get_config_filename(flags.FLAGS['config'])
+  workdir = os.path.join('runs', Path(book).stem)
+  logging.info('--workdir is not given: it is %s', workdir)
+  return workdir
+
+
+def _run(config: ml_collections.ConfigDict, workdir: str) -> None:
+  if _MODE.value == 'evaluate':
+    evaluate.evaluate(config, workdir, CHECKPOINT.value)
+  elif _MODE.value == 'predict':
+    predict.predict(config, workdir, CHECKPOINT.value)
+  elif CHECKPOINT.value is None:
+    train.train(config, workdir)
+  else:
+    raise UserError(
+      '--checkpoint is for evaluation, prediction and export; training goes on '
+      'from the latest step. To start from another one, give a new --workdir '
+      f'and --config.init_from={workdir}/checkpoints/{CHECKPOINT.value}'
+    )
+
+
 if __name__ == '__main__':
-  flags.mark_flags_as_required(['config', 'workdir'])
+  flags.mark_flag_as_required('config')
   app.run(main, flags_parser=config_flag.parse_flags)

@@ -53,6 +53,10 @@ class Dataset:
         'on nor scored. Choose another split.'
       )
 
+  def has_labelled_pixels(self, split: str) -> bool:
+    """Whether any pixel of a split is of a class, and not ignored."""
+    return any(self.report()['splits'][split]['pixels'].values())
+
   def source(self, split: str) -> Sequence[Any]:
     """Opens a split for random access to its undecoded records.
 

@@ -3,6 +3,7 @@
 import functools
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -18,12 +19,12 @@ from emanet_jax.errors import UserError
 from emanet_jax.evaluation import report
 from emanet_jax.evaluation.confusion import confusion_matrix
 from emanet_jax.evaluation.metrics import Measure, create_metrics
-from emanet_jax.evaluation.report import Evaluation
+from emanet_jax.evaluation.report import Conditions, Evaluation
 from emanet_jax.evaluation.tally import Tally
 from emanet_jax.inference import batching, predictor
 from emanet_jax.inference.predictor import SINGLE_SCALE, Protocol
 from emanet_jax.models.segmenter import create_model
-from emanet_jax.runtime import sharding
+from emanet_jax.runtime import places, sharding
 from emanet_jax.runtime.progress import Progress
 from emanet_jax.state.inference_weights import (
   open_for_inference,
@@ -31,33 +32,50 @@ from emanet_jax.state.inference_weights import (
 )
 
 
-def evaluate(config: ml_collections.ConfigDict, workdir: str) -> Evaluation:
-  """Scores the latest checkpoint of a workdir and writes `workdir/eval`.
+def evaluate(
+  config: ml_collections.ConfigDict, workdir: str, step: int | None = None
+) -> Evaluation:
+  """Scores a checkpoint of a workdir and writes below `workdir/eval`.
+
+  What the run itself is scored by, whole images once, of its `data.eval_split`
+  and of its latest step, goes there; anything else into a folder of its own.
+
+  Args:
+    config: See `emanet_jax.config`.
+    workdir: Folder of the run.
+    step: Of the checkpoint; None: the latest.
 
   Raises:
     UserError: No checkpoint, one of another model, or data that is not there.
   """
   check(config)
-  manager = open_for_inference(config, workdir)
-  dataset = pipeline.open_dataset(config.data, (config.data.eval_split,))
+  trained = open_for_inference(config, workdir, step)
+  places.check_folder(Path(workdir, 'eval'))  # before the work is done
+  config, split = trained.config, config.data.eval_split
+  dataset = pipeline.open_dataset(config.data, (split,))
   model = create_model(config.model, dataset.spec.num_classes)
+  protocol = get_protocol(config)
   evaluation = run_split(
     model,
-    restore_for_inference(manager, dataset.spec),
+    restore_for_inference(trained, dataset.spec),
     dataset,
-    config.data.eval_split,
-    create_eval_step(model, dataset.spec.num_classes, get_protocol(config)),
+    split,
+    create_eval_step(model, dataset.spec.num_classes, protocol),
     batch_size=config.eval.batch_size,
     shape_step=config.eval.shape_step,
     num_pictures=config.eval.num_pictures,
     metrics=create_metrics(config.eval.metrics),
   )
   if jax.process_index() == 0:
+    unusual = [split] * (split != trained.split)
+    unusual += [protocol.name] * bool(protocol.name)
+    if trained.step != trained.manager.latest_step():
+      unusual.append(f'step_{trained.step}')
     report.write(
-      workdir,
+      Path(workdir, 'eval', '_'.join(unusual)),
       evaluation,
       dataset.spec,
-      manager.latest_step(),
+      Conditions(split, trained.step, protocol, config.model.dtype),
       as_plain_dict(config),
     )
   return evaluation

@@ -17,6 +17,7 @@ from emanet_jax.data.spec import DatasetSpec
 from emanet_jax.evaluation import html_report
 from emanet_jax.evaluation.metrics import Measure, iou
 from emanet_jax.evaluation.scores import Scores, score, table, to_json
+from emanet_jax.inference.predictor import Protocol
 from emanet_jax.runtime import atomic
 from emanet_jax.visualization import overlays, plots
 
@@ -67,30 +68,49 @@ class Evaluation:
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class Conditions:
+  """How scores were made.
+
+  Attributes:
+    split: Of the data set.
+    step: Of the checkpoint.
+    protocol: How each image was looked at.
+    dtype: Of the network's features.
+  """
+
+  split: str
+  step: int
+  protocol: Protocol
+  dtype: str
+
+
 def write(
-  workdir: str,
+  folder: Path,
   evaluation: Evaluation,
   spec: DatasetSpec,
-  step: int,
+  conditions: Conditions,
   config: Mapping[str, Any],
 ) -> None:
-  """Writes report.html, scores.json and pictures to `workdir/eval`; logs.
+  """Writes report.html, scores.json and pictures; logs the scores.
 
   Args:
-    workdir: Folder of the run.
+    folder: Made where it is not there.
     evaluation: What to show.
     spec: Of the data set.
-    step: Of the checkpoint.
+    conditions: What the scores are of.
     config: The configuration, as plain dicts, for the page to list.
   """
-  folder = Path(workdir) / 'eval'
   folder.mkdir(parents=True, exist_ok=True)
   scores = evaluation.scores
   content = {
     **to_json(scores, spec.classes),
     'num_images': evaluation.num_images,
-    'step': int(step),
     'dataset': spec.name,
+    'split': conditions.split,
+    'step': int(conditions.step),
+    'dtype': conditions.dtype,
+    **dataclasses.asdict(conditions.protocol),
   }
   atomic.write(folder / 'scores.json', json.dumps(content, indent=2) + '\n')
   atomic.write(
@@ -104,7 +124,7 @@ def write(
         'Best images': evaluation.best,
         'First images': evaluation.pictures,
       },
-      _facts(evaluation, spec, step),
+      _facts(evaluation, spec, conditions),
       config,
     ),
   )
@@ -120,12 +140,17 @@ def write(
       evaluation.pictures,
       spec.classes,
       np.array(spec.palette, np.uint8),
-      f'{spec.name}, step {step}',
+      f'{spec.name} {conditions.split}, step {conditions.step}',
     )
   attended = [p for p in evaluation.pictures if 'responsibilities' in p]
   if attended:
     overlays.attention_page(folder / 'attention.png', attended)
   logging.info('%s', '\n' + table(scores, spec.classes))
+  logging.info(
+    '%s, step %d, %s, %s',
+    *(conditions.split, conditions.step),
+    *(conditions.protocol, conditions.dtype),
+  )
   logging.info(
     '%d images in %.1f s (%.1f images/s), %d shape(s) compiled; report in %s',
     evaluation.num_images,
@@ -137,7 +162,7 @@ def write(
 
 
 def _facts(
-  evaluation: Evaluation, spec: DatasetSpec, step: int
+  evaluation: Evaluation, spec: DatasetSpec, conditions: Conditions
 ) -> dict[str, str]:
   """Of what, when, how fast and on what, in words."""
   now = datetime.datetime.now(datetime.UTC)
@@ -145,7 +170,10 @@ def _facts(
   packages = 'jax', 'jaxlib', 'flax', 'numpy'
   return {
     'data set': spec.name,
-    'step': f'{step:,}',
+    'split': conditions.split,
+    'step': f'{conditions.step:,}',
+    'views': str(conditions.protocol),
+    'dtype': conditions.dtype,
     'images': f'{evaluation.num_images:,}',
     'date': now.strftime('%Y-%m-%d %H:%M UTC'),
     'time': f'{evaluation.seconds:.1f} s',

@@ -35,6 +35,28 @@ class Protocol:
   window: int = 0
   stride: int = 0
 
+  def __str__(self) -> str:
+    scales = ', '.join(f'{scale:g}' for scale in self.scales)
+    return (
+      ('one scale' if self.scales == (1.0,) else f'scales {scales}')
+      + (', mirrored too' if self.flip else '')
+      + (
+        f', windows of {self.window} every {self.stride}'
+        if self.window
+        else ', whole images'
+      )
+    )
+
+  @property
+  def name(self) -> str:
+    """For folders: '' for one look at whole images."""
+    found = []
+    if self.scales != (1.0,):
+      found += ['scales', *(f'{scale:g}' for scale in self.scales)]
+    found += ['flip'] * self.flip
+    found += [f'window_{self.window}_{self.stride}'] * bool(self.window)
+    return '_'.join(found)
+
 
 SINGLE_SCALE = Protocol()
 
@@ -43,16 +65,16 @@ def create_protocol(
   *,
   multi_scale: bool,
   scales: Sequence[float],
-  flip: bool,
+  flip: bool | None,
   window: int,
   window_stride: int,
 ) -> Protocol:
   """The protocol of the options that `config.eval` has, checked.
 
   Args:
-    multi_scale: Whether `scales` and `flip` count; else one look at scale 1.
+    multi_scale: Whether `scales` count; else there is one, 1.
     scales: See `Protocol`.
-    flip: See `Protocol`.
+    flip: See `Protocol`; None: where multi_scale is.
     window: See `Protocol`.
     window_stride: See `Protocol`.
 
@@ -68,9 +90,12 @@ def create_protocol(
     raise UserError(
       f'eval.scales is {tuple(scales)}; give one factor or more, above 0'
     )
-  if not multi_scale:
-    return Protocol(window=window, stride=window_stride)
-  return Protocol(tuple(scales), flip, window, window_stride)
+  return Protocol(
+    tuple(scales) if multi_scale else (1.0,),
+    multi_scale if flip is None else flip,
+    window,
+    window_stride,
+  )
 
 
 def create_predictor(model: nn.Module, protocol: Protocol) -> Callable:

@@ -17,7 +17,7 @@ from emanet_jax.models.norm import at_least_float32
 from emanet_jax.models.outputs import sow_output
 from emanet_jax.models.resize import resize_bilinear
 
-DTYPES = ('float32', 'bfloat16', 'float64')
+DTYPES = ('auto', 'float32', 'bfloat16', 'float64')
 CONVOLUTIONS = ('fast', 'flax')
 
 # Of ImageNet's RGB images in [0, 1]: what the backbones were trained on.
@@ -41,9 +41,9 @@ class Segmenter(nn.Module):
     backbone: Module returning stage features.
     head: Module turning them into logits at the last stage's resolution.
     align_corners: How logits are upsampled, see `resize_bilinear`.
-    dtype: Compute dtype of the features, one of DTYPES. Under 'bfloat16' the
-      parameters, statistics, EM arithmetic and logits stay float32; 'float64'
-      is for comparisons and needs JAX's x64 mode.
+    dtype: Compute dtype of the features, see `compute_dtype`. Under 'bfloat16'
+      the parameters, statistics, EM arithmetic and logits stay float32;
+      'float64' is for comparisons and needs JAX's x64 mode.
     auxiliary_head: A head on the stages but the last one, for its loss in
       training, see `models.outputs`; evaluation leaves it out.
     auxiliary_weight: Of that loss, beside the main one.
@@ -133,6 +133,17 @@ class Segmenter(nn.Module):
     )
 
 
+def compute_dtype(name: str) -> str:
+  """The dtype that a configuration's `model.dtype` means on this machine.
+
+  'auto' means bfloat16 on accelerators, and float32 on CPUs, which have no
+  arithmetic of their own for the former. Any other name means itself.
+  """
+  if name != 'auto':
+    return name
+  return 'float32' if jax.default_backend() == 'cpu' else 'bfloat16'
+
+
 def create_model(
   config: ml_collections.ConfigDict, num_classes: int
 ) -> Segmenter:
@@ -173,7 +184,7 @@ def create_model(
     backbone,
     head,
     config.align_corners,
-    config.dtype,
+    compute_dtype(config.dtype),
     second if weight else None,
     weight,
     config.convolution,

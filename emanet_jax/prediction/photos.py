@@ -20,10 +20,9 @@ from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
 from emanet_jax.data.prepared import Dataset
-from emanet_jax.data.reading import checks
+from emanet_jax.data.reading import images
 from emanet_jax.errors import UserError
 
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 _ORIENTATION = 0x0112  # of EXIF; 1 = as stored
 # By orientation: steps through rows and columns that turn a photo upright,
 # after rows and columns were exchanged from 5 on.
@@ -69,7 +68,7 @@ def find_photos(given: str, leave_out: Path) -> list[Photo]:
     fixed = [p for p in path.parents if not glob.has_magic(str(p))]
     root = fixed[0]
     files = [Path(p) for p in glob.glob(str(path), recursive=True)]
-    files = [p for p in files if p.is_file() and _is_photo(p)]
+    files = [p for p in files if p.is_file()]
   else:
     raise UserError(
       f'predict.input: {given} does not exist; give a photo, a folder of '
@@ -77,10 +76,13 @@ def find_photos(given: str, leave_out: Path) -> list[Photo]:
     )
   leave_out = leave_out.resolve()
   files = [p for p in files if leave_out not in p.resolve().parents]
+  if not path.is_file():
+    images.tell_unread(map(str, files), given)
+    files = [p for p in files if images.split_suffix(p.name)[1]]
   if not files:
     raise UserError(
       f'predict.input: {given} holds no photo; looked for files that end in '
-      f'{", ".join(SUFFIXES)}'
+      f'{", ".join(images.SUFFIXES)}'
     )
   photos = [
     Photo(
@@ -131,29 +133,18 @@ def measure(photo: Photo) -> tuple[int, int]:
 def decode(photo: Photo) -> tuple[UInt8[np.ndarray, 'h w 3'], int]:
   """The upright photo, and the EXIF orientation that it was turned by.
 
-  Of 16 bits the upper eight are taken, as image libraries do.
-
   Raises:
-    UserError: It cannot be read, is damaged or partly transparent.
+    UserError: It cannot be read or used, see `images.decode_photo`.
   """
   try:
     with photo.open() as file:
       content = file.read()
   except OSError as error:
     raise UserError(f'{photo.where} cannot be read: {error}') from error
-  image = checks.open_image(content, photo.where)
-  orientation = _orientation(image, photo)
-  if 'A' in image.getbands() or 'transparency' in image.info:
-    image = image.convert('RGBA')
-    if image.getchannel('A').getextrema()[0] < 255:
-      raise UserError(
-        f'{photo.where} is transparent in places, and what lies behind is '
-        'unknown; save it without an alpha channel'
-      )
-  if image.mode[0] in 'IF':
-    grey = _rgb_of_deep_grey(image, photo.where)
-    return upright(grey, orientation), orientation
-  return upright(np.asarray(image.convert('RGB')), orientation), orientation
+  image = images.decode_photo(content, photo.where)
+  with Image.open(io.BytesIO(content)) as opened:
+    orientation = _orientation(opened, photo)
+  return upright(image, orientation), orientation
 
 
 def upright(array: np.ndarray, orientation: int) -> np.ndarray:
@@ -172,7 +163,7 @@ def as_stored(array: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-  """All photos below a folder but hidden ones; raises what os.walk hides."""
+  """All files below a folder but hidden ones; raises what os.walk hides."""
 
   def fail(error: OSError):
     raise error
@@ -180,12 +171,8 @@ def _walk(folder: Path) -> Iterator[Path]:
   for parent, folders, names in os.walk(folder, onerror=fail):
     folders[:] = [name for name in folders if not name.startswith('.')]
     for name in names:
-      if not name.startswith('.') and _is_photo(Path(name)):
+      if not name.startswith('.'):
         yield Path(parent, name)
-
-
-def _is_photo(path: Path) -> bool:
-  return path.suffix.lower() in SUFFIXES
 
 
 def _check_names(photos: Sequence[Photo]) -> None:
@@ -211,17 +198,6 @@ def _orientation(image: Image.Image, photo: Photo) -> int:
     return 1
   orientation = image.getexif().get(_ORIENTATION, 1)
   return orientation if orientation in _STEPS else 1
-
-
-def _rgb_of_deep_grey(image: Image.Image, where: str) -> np.ndarray:
-  """Grey of 16 bits, which PIL itself would clip."""
-  values = np.asarray(image)
-  if values.dtype.kind == 'f' or values.min() < 0 or values.max() > 65535:
-    raise UserError(
-      f'{where} holds {values.dtype} values from {values.min():g} to '
-      f'{values.max():g}; save it with 8 or 16 bits'
-    )
-  return np.repeat((values >> 8).astype(np.uint8)[..., None], 3, axis=-1)
 
 
 def encode_png(

@@ -39,8 +39,10 @@ from emanet_jax.prediction.outputs import (
 from emanet_jax.prediction.photos import Photo, find_photos, split_photos
 from emanet_jax.prediction.segment import Failures, segment_photos
 from emanet_jax.prediction.submission import get_format, pack
+from emanet_jax.runtime import places
 from emanet_jax.runtime.progress import Progress
 from emanet_jax.state.inference_weights import (
+  Trained,
   open_for_inference,
   restore_for_inference,
 )
@@ -48,23 +50,32 @@ from emanet_jax.state.inference_weights import (
 _AHEAD = 16  # results waiting to be written, at most
 
 
-def predict(config: ml_collections.ConfigDict, workdir: str) -> Report:
+def predict(
+  config: ml_collections.ConfigDict, workdir: str, step: int | None = None
+) -> Report:
   """Predicts the photos that `config.predict` names; see the module.
+
+  Args:
+    config: See `emanet_jax.config`.
+    workdir: Folder of the run.
+    step: Of the checkpoint; None: the latest.
 
   Raises:
     UserError: What it needs is not there, which shows before anything is
       compiled; or, when all else is done, some photos failed.
   """
   _check(config)
+  trained = open_for_inference(config, workdir, step)
+  config = trained.config
   options = config.predict
-  manager = open_for_inference(config, workdir)
   output = Path(options.output or Path(workdir) / 'predict').expanduser()
+  places.check_folder(output)
   spec = get_spec(config.data.name, config.data.data_dir)
   form = None
   if options.submission:
     form = get_format(options.submission, spec.num_classes)
   given = _photos(config, spec, output)
-  variables = restore_for_inference(manager, spec)
+  variables = restore_for_inference(trained, spec)
   attend, pages = None, {}
   if options.attention:
     models = _models_by_stage(config.model, spec.num_classes)
@@ -77,7 +88,7 @@ def predict(config: ml_collections.ConfigDict, workdir: str) -> Report:
     for photo in given
     if options.overwrite or not writers.all_exist(photo.name)
   ]
-  _check_provenance(config, manager, output, keeping=len(waiting) < len(given))
+  _check_provenance(trained, output, keeping=len(waiting) < len(given))
   failed = _run(config, spec, variables, waiting, writers, attend)
   report = Report(len(waiting) - len(failed), len(given) - len(waiting), failed)
   tell(report, output)
@@ -161,12 +172,12 @@ def _models_by_stage(config: ml_collections.ConfigDict, num_classes: int):
   return models
 
 
-def _check_provenance(config, manager, output: Path, *, keeping: bool) -> None:
+def _check_provenance(trained: Trained, output: Path, *, keeping: bool) -> None:
   """Keeps results of other weights, networks and protocols apart."""
   origin = {
-    'checkpoint': str(manager.directory / str(manager.latest_step())),
-    'model': as_plain_dict(config)['model'],
-    'protocol': dataclasses.asdict(evaluate.get_protocol(config)),
+    'checkpoint': str(trained.path),
+    'model': as_plain_dict(trained.config)['model'],
+    'protocol': dataclasses.asdict(evaluate.get_protocol(trained.config)),
   }
   check_provenance(output, json.loads(json.dumps(origin)), keeping)
 

@@ -18,6 +18,7 @@ import orbax.checkpoint as ocp
 from emanet_jax.config import as_plain_dict
 from emanet_jax.data.input.iterator import TrainIterator
 from emanet_jax.errors import UserError
+from emanet_jax.runtime import places
 from emanet_jax.state.compatibility import differences
 from emanet_jax.state.train_state import TrainState
 
@@ -37,7 +38,12 @@ def open_manager(
       None: open what is there, only to read.
     keep_best: Steps to keep besides, those of the greatest scores.
     scores: Of the steps that have one; looked at anew after each save.
+
+  Raises:
+    UserError: Steps are to be kept where nothing can be written.
   """
+  if keep is not None:
+    places.check_folder(workdir)
   policy = ocp.checkpoint_managers.LatestN(keep)
   if keep_best:
     best = _BestScored(keep_best, scores)
@@ -179,17 +185,28 @@ def _restore(
     ) from error
 
 
+def read_config(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
+  """A step's configuration, as `as_plain_dict` made it.
+
+  Raises:
+    UserError: It cannot be read.
+  """
+  return _restore(manager, step, config=ocp.args.JsonRestore())['config']
+
+
 def check_config(
   manager: ocp.CheckpointManager,
   config: ml_collections.ConfigDict,
+  step: int | None = None,
   *,
   evaluating: bool = False,
 ) -> None:
-  """Refuses a configuration that the latest checkpoint cannot be used with.
+  """Refuses a configuration that a checkpoint cannot be used with.
 
   Args:
     manager: Has at least one step.
     config: Of the run about to use the checkpoint.
+    step: Of the checkpoint; None: the latest.
     evaluating: Only the network and the data set must agree, and of the
       network what its weights depend on.
 
@@ -197,10 +214,10 @@ def check_config(
     UserError: Naming every differing key, with both values; or that there is
       more to such a use than converted weights hold.
   """
-  step = manager.latest_step()
+  step = manager.latest_step() if step is None else step
   _check_content(manager, step, evaluating)
-  items = _restore(manager, step, config=ocp.args.JsonRestore())
-  differing = differences(items['config'], config, evaluating=evaluating)
+  saved = read_config(manager, step)
+  differing = differences(saved, config, evaluating=evaluating)
   if differing:
     raise UserError(
       f'{manager.directory / str(step)} was made with another configuration:\n'
@@ -225,9 +242,10 @@ def _check_content(manager, step: int, evaluating: bool) -> None:
     )
 
 
-def trained_classes(manager: ocp.CheckpointManager) -> list[str] | None:
-  """Class names of the latest step's data; None for converted weights."""
-  step = manager.latest_step()
+def trained_classes(
+  manager: ocp.CheckpointManager, step: int
+) -> list[str] | None:
+  """Class names of a step's data; None for converted weights."""
   if not (manager.directory / str(step) / 'data').exists():
     return None
   data = _restore(manager, step, data=ocp.args.JsonRestore())['data']

@@ -9,6 +9,7 @@ import orbax.checkpoint as ocp
 
 from emanet_jax.config import as_plain_dict
 from emanet_jax.errors import UserError
+from emanet_jax.runtime import places
 from emanet_jax.state import checkpoint
 
 
@@ -27,11 +28,12 @@ def save_weights(
     step: Updates behind them.
 
   Raises:
-    UserError: Something is there already.
+    UserError: Something is there already, or it cannot be written.
   """
-  path = Path(workdir).absolute()
+  path = Path(workdir).expanduser().absolute()
   if path.exists():
     raise UserError(f'{path} exists; give a new folder, or delete it first')
+  places.check_folder(path)
   state = {
     'step': np.int32(step),
     'params': variables['params'],
@@ -59,7 +61,7 @@ def load_weights(place: str | Path) -> tuple[dict, int]:
   Raises:
     UserError: It is not there or cannot be read.
   """
-  path, step = Path(place).absolute(), None
+  path, step = Path(place).expanduser().absolute(), None
   if path.name.isdecimal() and path.parent.name == 'checkpoints':
     path, step = path.parents[1], int(path.name)
   with checkpoint.open_manager(path) as manager:

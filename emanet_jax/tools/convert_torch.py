@@ -31,6 +31,7 @@ from emanet_jax.models.pytorch.weights import (
   torch_from_variables,
   variables_from_torch,
 )
+from emanet_jax.runtime import places
 from emanet_jax.runtime.logs import log_own_progress
 from emanet_jax.state import weights
 
@@ -111,10 +112,10 @@ def write(
     step: Kept in a `.pth` file with a key.
 
   Raises:
-    UserError: Something is there already, or PyTorch is needed.
+    UserError: Something is there already, it cannot be written, or PyTorch is
+      needed.
   """
-  if os.path.exists(path):
-    raise UserError(f'{path} exists; give a new file, or delete it first')
+  places.check_new_file(path)
   if path.endswith('.safetensors'):
     safetensors.save_file(tensors, path)
     return
@@ -144,6 +145,7 @@ def convert(source: str, destination: str) -> None:
 
 def convert_back(source: str, destination: str) -> None:
   """Turns a workdir, or one step of it, into a new file of weights."""
+  places.check_new_file(destination)
   variables, step = weights.load_weights(source)
   tensors, layout = torch_from_variables(variables, step)
   write(destination, tensors, layout.key, step)
@@ -158,8 +160,9 @@ def main(argv: list[str]) -> None:
     )
   log_own_progress()
   try:
-    (convert_back if _REVERSE.value else convert)(argv[1], argv[2])
-  except UserError as error:
+    paths = map(os.path.expanduser, argv[1:])
+    (convert_back if _REVERSE.value else convert)(*paths)
+  except (UserError, OSError) as error:
     sys.exit(f'error: {error}')
 
 

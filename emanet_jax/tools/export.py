@@ -2,11 +2,12 @@
 
   python -m emanet_jax.tools.export W OUT --config C
 
-writes the latest checkpoint of the workdir W as StableHLO (`jax.export`), for
-CPUs, CUDA GPUs and TPUs in one, with the weights inside. It is a function from
-RGB images, uint8 [b, h, w, 3], to labels, uint8 [b, h, w], of any batch, height
-and width; normalisation and padding are part of it. Images are looked at whole
-and at one scale. OUT.json has the classes, the palette and where it comes from.
+writes the latest checkpoint of the workdir W, or the step of --checkpoint, as
+StableHLO (`jax.export`), for CPUs, CUDA GPUs and TPUs in one, with the weights
+inside. It is a function from RGB images, uint8 [b, h, w, 3], to labels, uint8
+[b, h, w], of any batch, height and width; normalisation and padding are part of
+it. Images are looked at whole and at one scale. OUT.json has the classes, the
+palette and where it comes from.
 
 To use it (pip install jax flatbuffers pillow):
 
@@ -26,6 +27,7 @@ of its releases: keep the checkpoint.
 """
 
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -47,6 +49,7 @@ from emanet_jax.errors import UserError
 from emanet_jax.inference.views import padded_size, view_logits
 from emanet_jax.models.segmenter import create_model, normalize
 from emanet_jax.prediction.predict import get_spec
+from emanet_jax.runtime import places
 from emanet_jax.runtime.atomic import write
 from emanet_jax.runtime.logs import log_own_progress
 from emanet_jax.state.inference_weights import (
@@ -90,14 +93,19 @@ def create_labeller(model: nn.Module, variables: dict) -> Callable:
 
 
 def export_trained(
-  config: ml_collections.ConfigDict, workdir: str, out: str | Path
+  config: ml_collections.ConfigDict,
+  workdir: str,
+  out: str | Path,
+  step: int | None = None,
 ) -> None:
   """Writes OUT and OUT.json, see the module.
 
   Args:
-    config: Of the run.
-    workdir: Its latest checkpoint is taken.
+    config: Of the run; a `model.dtype` of 'auto' means float32, since the file
+      is for all kinds of devices.
+    workdir: Folder of the run.
     out: New file.
+    step: Of the checkpoint; None: the latest.
 
   Raises:
     UserError: A file is there already; no checkpoint, or one of another
@@ -106,11 +114,14 @@ def export_trained(
   out = Path(out)
   companion = out.with_name(f'{out.name}.json')
   for path in (out, companion):
-    if path.exists():
-      raise UserError(f'{path} exists; give a new file, or delete it first')
-  manager = open_for_inference(config, workdir)
+    places.check_new_file(path)
+  if config.model.dtype == 'auto':
+    config = config.copy_and_resolve_references()
+    config.model.dtype = 'float32'
+  trained = open_for_inference(config, workdir, step)
+  config = trained.config
   spec = get_spec(config.data.name, config.data.data_dir)
-  variables = jax.device_get(restore_for_inference(manager, spec))
+  variables = jax.device_get(restore_for_inference(trained, spec))
   model = create_model(config.model, spec.num_classes)
   image = jax.ShapeDtypeStruct(export.symbolic_shape('b, h, w, 3'), jnp.uint8)
   label = jax.jit(create_labeller(model, variables))
@@ -119,7 +130,7 @@ def export_trained(
     'data_set': spec.name,
     'classes': spec.classes,
     'palette': spec.palette,
-    'step': manager.latest_step(),
+    'step': trained.step,
     'platforms': exported.platforms,
     'versions': {
       'jax': jax.__version__,
@@ -144,7 +155,11 @@ def main(argv: Sequence[str]) -> None:
     )
   log_own_progress()
   try:
-    export_trained(program.CONFIG.value, argv[1], argv[2])
+    export_trained(
+      program.CONFIG.value,
+      *map(os.path.expanduser, argv[1:]),
+      program.CHECKPOINT.value,
+    )
   except (UserError, OSError) as error:
     logging.flush()
     sys.exit(f'error: {error}')

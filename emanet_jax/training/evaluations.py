@@ -11,7 +11,8 @@ from absl import logging
 from emanet_jax.data.input import pipeline
 from emanet_jax.evaluation import evaluate
 from emanet_jax.evaluation.metrics import create_metrics
-from emanet_jax.evaluation.report import Evaluation
+from emanet_jax.evaluation.report import Conditions, Evaluation
+from emanet_jax.inference.predictor import SINGLE_SCALE
 from emanet_jax.runtime import sharding
 from emanet_jax.runtime.preemption import StopNotice
 from emanet_jax.state.train_state import TrainState
@@ -42,19 +43,26 @@ class Evaluations:
       scores: Of earlier evaluations; added to.
     """
     self.scores = scores
+    self._split, self._dtype = config.data.eval_split, model.dtype
     self._steps = config.train.steps
     self._every = config.train.eval_every
     self._run_split = functools.partial(
       evaluate.run_split,
       model,
       dataset=dataset,
-      split=config.data.eval_split,
+      split=self._split,
       batch_size=config.eval.batch_size,
       shape_step=config.eval.shape_step,
       num_pictures=config.eval.num_pictures,
       metrics=create_metrics(config.eval.metrics),
-      eval_step=evaluate.create_eval_step(model, dataset.spec.num_classes),
+      eval_step=evaluate.create_eval_step(
+        model, dataset.spec.num_classes, SINGLE_SCALE
+      ),
     )
+
+  def conditions(self, step: int) -> Conditions:
+    """How a step's scores are made."""
+    return Conditions(self._split, step, SINGLE_SCALE, self._dtype)
 
   def due(self, step: int) -> bool:
     """Whether a step is to be evaluated: every so many, and the last."""

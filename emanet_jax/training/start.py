@@ -10,9 +10,31 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from emanet_jax.data.input import pipeline
+from emanet_jax.models.segmenter import compute_dtype
 from emanet_jax.runtime import sharding
 from emanet_jax.state import checkpoint, init_from, train_state, weights
+from emanet_jax.state.compatibility import as_today
 from emanet_jax.state.train_state import TrainState
+
+
+def settle_dtype(
+  config: ml_collections.ConfigDict, workdir: str
+) -> ml_collections.ConfigDict:
+  """The configuration with a dtype where `model.dtype` is 'auto'.
+
+  That is the dtype of the checkpoint that the run goes on from, so that its
+  numbers go on as they began; else what is good for this machine.
+  """
+  dtype = config.model.dtype
+  manager = checkpoint.open_manager(workdir)
+  step = manager.latest_step()
+  if dtype == 'auto' and step is not None:
+    dtype = as_today(checkpoint.read_config(manager, step))['model.dtype']
+  dtype = compute_dtype(dtype)
+  logging.info('model.dtype is %s, on %s', dtype, jax.default_backend())
+  config = config.copy_and_resolve_references()
+  config.model.dtype = dtype
+  return config
 
 
 def first_or_latest(

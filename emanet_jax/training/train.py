@@ -13,14 +13,14 @@ from absl import logging
 
 from emanet_jax.config import as_plain_dict
 from emanet_jax.data.input import pipeline
-from emanet_jax.errors import UserError
-from emanet_jax.evaluation import evaluate, report
+from emanet_jax.evaluation import report
 from emanet_jax.models.segmenter import create_model
 from emanet_jax.runtime import sharding, startup
 from emanet_jax.runtime.preemption import StopNotice
 from emanet_jax.runtime.progress import Progress
 from emanet_jax.state import checkpoint
 from emanet_jax.state.train_state import TrainState
+from emanet_jax.training import checks
 from emanet_jax.training import step as training_step
 from emanet_jax.training.evaluations import Evaluations
 from emanet_jax.training.losses import class_shares, create_loss
@@ -31,7 +31,7 @@ from emanet_jax.training.metric_writer import (
 )
 from emanet_jax.training.optimizers import create_optimizer
 from emanet_jax.training.prefetch import DevicePrefetch
-from emanet_jax.training.start import first_or_latest
+from emanet_jax.training.start import first_or_latest, settle_dtype
 from emanet_jax.training.step_metrics import StepMetrics
 from emanet_jax.visualization import plots
 
@@ -55,9 +55,10 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
       longer a number.
   """
   mesh = sharding.create_mesh()
-  _check(config, mesh)
+  checks.check(config, mesh)
+  config = settle_dtype(config, workdir)
   # What a run is made of, each from its part of the configuration.
-  dataset = _open_dataset(config)
+  dataset = checks.open_dataset(config)
   model = create_model(config.model, dataset.spec.num_classes)
   loss_fn = _create_loss(config, dataset)
   tx, schedule = create_optimizer(
@@ -127,28 +128,8 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
     evaluations.tell_best()
     if writes:
       with notice.all_saved():
-        _write_report(config, workdir, final, dataset)
+        _write_report(config, workdir, final, dataset, evaluations)
   return state
-
-
-def _check(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> None:
-  """What can be wrong before anything is read."""
-  for key, value in config.train.items():
-    least = 0 if key == 'keep_best' else 1
-    if value < least:
-      raise UserError(f'train.{key} is {value}; it must be ≥ {least}')
-  sharding.check_batch_size(
-    config.train.batch_size, config.train.accumulation_steps, mesh
-  )
-  create_loss(config.loss)
-  model = create_model(config.model, num_classes=1)  # not known yet
-  create_optimizer(config.optimizer, config.train.steps, model.frozen_params())
-  evaluate.check(config)
-
-
-def _open_dataset(config: ml_collections.ConfigDict) -> pipeline.Dataset:
-  splits = config.data.train_split, config.data.eval_split
-  return pipeline.open_dataset(config.data, splits)
 
 
 def _create_loss(
@@ -204,13 +185,13 @@ def _compile_step(config, model, tx, loss_fn, mesh, state, rng) -> Callable:
   return compiled
 
 
-def _write_report(config, workdir, evaluation, dataset) -> None:
+def _write_report(config, workdir, evaluation, dataset, evaluations) -> None:
   """The last evaluation's report, and the curves of the whole run."""
   report.write(
-    workdir,
+    Path(workdir, 'eval'),
     evaluation,
     dataset.spec,
-    config.train.steps,
+    evaluations.conditions(config.train.steps),
     as_plain_dict(config),
   )
   curves = Path(workdir) / 'curves.png'

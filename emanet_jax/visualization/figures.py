@@ -23,6 +23,8 @@ BLUE, ORANGE, GREEN = '#1f5f99', '#d9622b', '#2b8a5c'
 # A page's measures in inches.
 _MARGIN, _GAP, _CAPTION, _TITLE, _HEADER = 0.15, 0.06, 0.27, 0.4, 0.2
 _LEGEND_LINE, _LEGEND_ENTRY = 0.22, 1.3
+_TALLEST = 2.0  # height of a picture over its column's width
+_LEAST = 0.05  # inches of a picture's side
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -108,10 +110,8 @@ def page(
     raise ValueError('a page needs at least one example, got none')
   columns = len(headers)
   width = 2 * _MARGIN + columns * panel_width + (columns - 1) * _GAP
-  heights = [
-    panel_width * row.panels[0].image.shape[0] / row.panels[0].image.shape[1]
-    for row in rows
-  ]
+  sizes = [_fitted(row.panels[0].image, panel_width) for row in rows]
+  heights = [height for _, height in sizes]
   per_line = max(1, int((width - 2 * _MARGIN) / _LEGEND_ENTRY))
   legend_height = -(-len(legend) // per_line) * _LEGEND_LINE
   height = 2 * _MARGIN + sum(heights) + len(rows) * _CAPTION + _HEADER
@@ -125,24 +125,37 @@ def page(
     middle = _MARGIN + column * (panel_width + _GAP) + panel_width / 2
     _text(figure, middle, top, header, ha='center', va='top')
   top -= _HEADER
-  for row, row_height in zip(rows, heights, strict=True):
-    top -= _CAPTION + row_height
-    _draw_row(figure, row, top, panel_width, row_height)
+  for row, size in zip(rows, sizes, strict=True):
+    top -= _CAPTION + size[1]
+    _draw_row(figure, row, top, panel_width, size)
   if legend:
     _draw_legend(figure, legend, per_line, _MARGIN / width)
   return figure
 
 
+def _fitted(image: np.ndarray, width: float) -> tuple[float, float]:
+  """Inches of a picture: so wide, or narrower where it would be too tall."""
+  rows, columns = image.shape[:2]
+  height = min(width * rows / columns, _TALLEST * width)
+  return max(height * columns / rows, _LEAST), max(height, _LEAST)
+
+
 def _draw_row(
-  figure: Figure, row: Row, bottom: float, width: float, height: float
+  figure: Figure,
+  row: Row,
+  bottom: float,
+  column_width: float,
+  size: tuple[float, float],
 ) -> None:
-  """Draws a row; its bottom and a picture's size are in inches."""
+  """Draws a row; its bottom, a column's width and pictures are in inches."""
+  width, height = size
   page_width, page_height = figure.get_size_inches()
   caption = bottom + height + 0.08
   _text(figure, _MARGIN, caption, row.name, weight='bold')
   _text(figure, page_width - _MARGIN, caption, row.note, GREY, ha='right')
   for column, panel in enumerate(row.panels):
-    left = _MARGIN + column * (width + _GAP)
+    left = _MARGIN + column * (column_width + _GAP)
+    left += (column_width - width) / 2
     box = np.array([left, bottom, width, height])
     _draw_panel(figure, box / np.tile([page_width, page_height], 2), panel)
 

@@ -84,17 +84,6 @@ def test_cmyk(tmp_path):
   assert np.abs(found - expected).max() < 3
 
 
-@pytest.mark.parametrize('suffix', ['png', 'tif'])
-@pytest.mark.parametrize('channels', [1, 3])
-def test_16_bits_give_their_upper_8(tmp_path, suffix, channels):
-  deep = np.random.default_rng(0).integers(0, 65536, (*SIZE, channels))
-  path = tmp_path / f'a.{suffix}'
-  cv2.imwrite(str(path), deep[..., ::-1].astype(np.uint16))
-  found, _ = photos.decode(photo(path))
-  expected = np.broadcast_to(deep >> 8, (*SIZE, 3))
-  np.testing.assert_array_equal(found, expected)
-
-
 @pytest.mark.parametrize('orientation', range(1, 9))
 def test_a_photo_is_turned_as_viewers_do(tmp_path, orientation):
   exif = Image.Exif()
@@ -130,10 +119,7 @@ def test_bad_photos_are_refused_by_name(tmp_path):
     'empty.png': (b'', 'is no photo'),
     'cut.jpg': (whole[:-20], 'cannot be decoded'),
     'clear.png': (encoded(clear), 'is transparent in places.*alpha channel'),
-    'float.tif': (
-      encoded(np.float32(clear[..., 0])),
-      'holds float32 .*16 bits',
-    ),
+    'float.tif': (encoded(np.float32(clear[..., 0])), 'has 32 bits a channel'),
   }
   for name, (content, message) in contents.items():
     (tmp_path / name).write_bytes(content)

@@ -1,7 +1,7 @@
 """A user's own photos and masks, with as many classes as they have.
 
-Photos are JPEG, PNG, BMP, WebP or TIFF, masks PNG, BMP or TIFF. A photo and a
-mask of one name are a pair. They lie in
+Photos are JPEG, PNG, BMP, WebP, TIFF and what else `images` reads, masks PNG,
+BMP or TIFF. A photo and a mask of one name are a pair. They lie in
 
 * images/ and masks/, each with folders train, val, test or without (photos in
   images/test may be without masks: they can be predicted, not scored); or
@@ -26,13 +26,13 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 
-from emanet_jax.data.reading import builder, checks
+from emanet_jax.data.reading import builder, checks, images
 from emanet_jax.data.reading.class_list import ClassList, read_classes
 from emanet_jax.data.reading.example import Example, Item
 from emanet_jax.data.reading.files import File, Files
 from emanet_jax.data.reading.masks import read_mask
 from emanet_jax.data.reading.pairs import find_splits
-from emanet_jax.data.reading.palette import voc_color
+from emanet_jax.data.reading.palette import visible_palette
 from emanet_jax.data.reading.tree import Tree, read_tree
 from emanet_jax.data.spec import IGNORE_LABEL, DatasetSpec
 from emanet_jax.errors import UserError
@@ -66,15 +66,15 @@ class Builder(builder.SegmentationBuilder, skip_registration=True):
   def find(self, files: Files) -> Mapping[str, Sequence[Item]]:
     """Lists the splits; see the module and the base class."""
     tree = read_tree(files)
+    images.tell_unread(tree, str(files.root))
     self._classes = classes = _class_list(tree, files)
     found = find_splits(tree, str(files.root))
     for items in found.values():
       checks.check_items(self.SPEC, items)
-    labels = range(len(classes.names))
     self.spec = dataclasses.replace(
       self.SPEC,
       classes=classes.names,
-      palette=classes.colors or tuple(voc_color(label) for label in labels),
+      palette=visible_palette(classes.colors, len(classes.names)),
       unlabelled=tuple(s for s, i in found.items() if i[0].label is None),
     )
     # With these the greys or other colours of what is ignored are known.

@@ -8,7 +8,7 @@ import numpy as np
 from absl import logging
 
 from emanet_jax.data.prepared import Dataset
-from emanet_jax.data.reading import checks
+from emanet_jax.data.reading import checks, images
 from emanet_jax.data.reading.example import Example
 from emanet_jax.errors import UserError
 from emanet_jax.runtime.progress import Progress
@@ -90,7 +90,7 @@ def _inspect_record(
     record = source[position]
     name = record['id'].decode()
     where = f'{where} {name!r}'
-    label = np.asarray(checks.open_image(record['label'], where))
+    label = np.asarray(images.open_image(record['label'], where))
     checks.check_example(
       dataset.spec, Example(name, record['image'], label, where, where)
     )

@@ -1,6 +1,7 @@
 """The list of a user's own classes, with or without their colours in masks."""
 
 import dataclasses
+import itertools
 import re
 
 from emanet_jax.data.reading.files import File
@@ -11,6 +12,10 @@ _NUMBERED = re.compile(r'\d+\s*[\s,:;.)=]\s*\S.*')
 _NOT_SCORED = ('ignore', 'ignored', 'void', '__ignore__')
 _COLORED = re.compile(
   r'(.+?)[\s,:]+(\d{1,3})[\s,]+(\d{1,3})[\s,]+(\d{1,3})\s*(:.*)?'
+)
+
+_IGNORED_VALUE = re.compile(
+  rf'(?:{"|".join(_NOT_SCORED)})[\s,:]+(\d{{1,5}})\s*', re.IGNORECASE
 )
 
 Color = tuple[int, int, int]
@@ -25,12 +30,20 @@ class ClassList:
     names: Class names; the position is the label.
     colors: One (red, green, blue) a class; () where the list gives none.
     ignored: Colours of what is not scored.
+    ignored_values: Of index masks, what is not scored, besides 255.
   """
 
   where: str
   names: tuple[str, ...]
   colors: tuple[Color, ...] = ()
   ignored: tuple[Color, ...] = ()
+  ignored_values: tuple[int, ...] = ()
+
+  @property
+  def values(self) -> tuple[int, ...]:
+    """What index masks hold for each class: 0, 1, … without the ignored."""
+    free = (v for v in itertools.count() if v not in self.ignored_values)
+    return tuple(itertools.islice(free, len(self.names)))
 
   @property
   def is_grey(self) -> bool:
@@ -45,14 +58,18 @@ def read_classes(file: File) -> ClassList:
   A line is `name` or `name r g b`, with blanks, commas or colons between and
   anything after a colon behind the colour, as in CVAT's `labelmap.txt`. A line
   `ignore r g b` (or ignored, void, __ignore__) names a colour that is not
-  scored. Empty lines and lines that begin with # do not count.
+  scored, and `ignore n` a value of index masks; classes have the other values,
+  from 0, in their order. Empty lines and lines that begin with # do not count.
 
   Raises:
     UserError: The list contradicts itself or is too short or long.
   """
-  names, colors, ignored = [], [], []
+  names, colors, ignored, values = [], [], [], []
   for line in filter(None, map(str.strip, file.text().splitlines())):
     if line.startswith('#'):
+      continue
+    if match := _IGNORED_VALUE.fullmatch(line):
+      values.append(int(match[1]))
       continue
     name, color = _parse(line)
     if name.lower() not in _NOT_SCORED:
@@ -62,14 +79,16 @@ def read_classes(file: File) -> ClassList:
       ignored.append(color)
     elif name != '__ignore__':  # which labelme lists, and which has no index
       raise UserError(
-        f'{file.where}: {name!r} has no colour. Index masks say 255 where '
-        'nothing is scored: delete the line (the lines below then count one '
-        f'less), write {name!r} with its colour, or rename what is a class.'
+        f'{file.where}: {name!r} has no colour and no value. Write it with '
+        f'what masks hold there, "{name} 0" or "{name} 9 9 9"; or, as 255 is '
+        'ignored anyway, delete the line (the lines below then count one '
+        'less); or rename what is a class.'
       )
   if not any(colors) and not ignored:
     colors = []
   _check_classes(file.where, names, colors, ignored)
-  return ClassList(file.where, tuple(names), tuple(colors), tuple(ignored))
+  parts = (tuple(part) for part in (names, colors, ignored, values))
+  return ClassList(file.where, *parts)
 
 
 def _parse(line: str) -> tuple[str, Color | None]:

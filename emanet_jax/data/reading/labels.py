@@ -8,8 +8,8 @@ import numpy as np
 import scipy.io
 from jaxtyping import Bool, UInt8
 
-from emanet_jax.data.reading.checks import open_image
 from emanet_jax.data.reading.files import File
+from emanet_jax.data.reading.images import open_image
 from emanet_jax.errors import UserError
 
 # Read seven times as fast as OpenCV's default, at about the same size.

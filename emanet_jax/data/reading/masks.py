@@ -8,7 +8,8 @@ the two a file means cannot be seen from the file alone; the class list decides:
   indices, unless all colours are grey, as in masks of 0 and 255.
 
 255 is ignored as an index, in grey masks and in palettes alike, unless the
-palette gives it, and no other index, the colour of a class. 65535 is the 255 of
+palette gives it, and no other index, the colour of a class; so are the values
+that the list names as ignored, and classes have the others. 65535 is the 255 of
 a 16-bit mask.
 """
 
@@ -18,9 +19,9 @@ import numpy as np
 from jaxtyping import Int32, UInt8, UInt16
 from PIL import Image
 
-from emanet_jax.data.reading.checks import bits, open_image
 from emanet_jax.data.reading.class_list import ClassList
 from emanet_jax.data.reading.files import File
+from emanet_jax.data.reading.images import bits, open_image
 from emanet_jax.data.spec import IGNORE_LABEL
 from emanet_jax.errors import UserError, listed
 
@@ -86,17 +87,30 @@ def _grey(
 def _by_index(
   indices: np.ndarray, classes: ClassList, where: str
 ) -> UInt8[np.ndarray, 'h w']:
+  table = _label_of_value(classes)
   values = np.unique(indices)
-  is_class = (values >= 0) & (values < len(classes.names))
-  bad = values[~is_class & (values != IGNORE_LABEL)]
+  known = (values >= 0) & (values < len(table))
+  bad = values[~known | (table[values * known] == _NO_CLASS)]
   if bad.size:
+    ignored = ', '.join(map(str, sorted({*classes.ignored_values, 255})))
     raise UserError(
       f'{where} holds the value(s) {listed(bad.tolist())}, but {classes.where} '
-      f'names {len(classes.names)} classes, 0..{len(classes.names) - 1} (255 '
-      'is ignored). Name all classes there, in the order of their values, or '
+      f'names {len(classes.names)} classes, {classes.values[0]}..'
+      f'{classes.values[-1]} (ignored: {ignored}). Name all classes there, in '
+      'the order of their values, and what is not scored as "ignore n"; or '
       'correct the mask.'
     )
-  return indices.astype(np.uint8)
+  return table[indices].astype(np.uint8)
+
+
+@functools.lru_cache(maxsize=1)
+def _label_of_value(classes: ClassList) -> UInt16[np.ndarray, '...']:
+  """The label of each value of a mask of up to 16 bits."""
+  table = np.full(1 << 16, _NO_CLASS, np.uint16)
+  table[IGNORE_LABEL] = IGNORE_LABEL
+  table[list(classes.values)] = range(len(classes.names))
+  table[[v for v in classes.ignored_values if v < len(table)]] = IGNORE_LABEL
+  return table
 
 
 def _by_palette(

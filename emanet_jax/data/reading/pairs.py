@@ -6,6 +6,7 @@ from absl import logging
 
 from emanet_jax.data.reading.example import Item
 from emanet_jax.data.reading.files import File
+from emanet_jax.data.reading.images import LOSSY, split_suffix
 from emanet_jax.data.reading.split_lists import (
   PHOTO_FOLDERS,
   SPLITS,
@@ -14,7 +15,7 @@ from emanet_jax.data.reading.split_lists import (
   photo_name,
   read_rows,
 )
-from emanet_jax.data.reading.tree import LOSSY, Tree, plain, split_suffix
+from emanet_jax.data.reading.tree import Tree, plain
 from emanet_jax.errors import UserError, listed
 
 _MASK_FOLDERS = ('masks', 'SegmentationClassPNG', 'SegmentationClass')
@@ -41,7 +42,8 @@ def find_splits(tree: Tree, where: str) -> dict[str, list[Item]]:
   masks = _by_name(tree, _MASK_FOLDERS)
   pairs = {
     split: [
-      _listed_pair(row, tree, photos, masks) for row in read_rows(file, photos)
+      _listed_pair(row, tree, photos, masks)
+      for row in read_rows(file, photos, tree, where)
     ]
     for split, file in find_lists(tree).items()
   }
@@ -144,8 +146,8 @@ def _check_masks(pairs: Sequence[Pair], where: str, *, has_masks: bool) -> None:
   masks = [mask.path for _, _, mask in pairs]
   if lossy := [path for path in masks if split_suffix(path)[1] in LOSSY]:
     raise UserError(
-      f'{where}: masks cannot be JPEG or WebP, which change their values: '
-      f'{listed(sorted(lossy))}. Export them again, as PNG.'
+      f'{where}: masks cannot be JPEG, WebP or of another kind that changes '
+      f'their values: {listed(sorted(lossy))}. Export them again, as PNG.'
     )
 
 
@@ -163,8 +165,9 @@ def _tell_missing(
   raise UserError(
     f'{where}: there is no {kind} for: {listed(sorted(names))}.{none} The two '
     'have one name, in images/ and masks/, or any names, such as photo.jpg and '
-    'photo_mask.png, and are listed as photo,mask in train.csv and val.csv. '
-    'Add what is missing (masks as PNG), or remove the rest.'
+    'photo_mask.png, and are listed as photo,mask, with their paths from '
+    f'{where} on, in train.csv and val.csv (or with a tab between them, in '
+    '.txt). Add what is missing (masks as PNG), or remove the rest.'
   )
 
 

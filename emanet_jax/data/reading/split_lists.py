@@ -1,10 +1,12 @@
 """Lists of the photos of each split, as text or tables."""
 
 import csv
+import re
 from collections.abc import Container
 
 from emanet_jax.data.reading.files import File
-from emanet_jax.data.reading.tree import Tree, plain, split_suffix
+from emanet_jax.data.reading.images import split_suffix
+from emanet_jax.data.reading.tree import Tree, plain
 from emanet_jax.errors import UserError, listed
 
 # What people call the splits.
@@ -51,19 +53,23 @@ def find_lists(tree: Tree) -> dict[str, File]:
   return {}
 
 
-def read_rows(file: File, photos: Container[str]) -> list[list[str]]:
+def read_rows(
+  file: File, photos: Container[str], tree: Tree, where: str
+) -> list[list[str]]:
   """Returns the lines of a list: one name, or a photo and a mask, each.
 
   Args:
     file: From `find_lists`.
     photos: Names of photos, see `photo_name`.
+    tree: All files.
+    where: Of the folder, for messages.
 
   Raises:
     UserError: A line has more entries.
   """
   lines = [line for line in file.text().splitlines() if line.strip()]
   if file.path.lower().endswith('.txt'):
-    rows = [_columns(line, photos) for line in lines]
+    rows = [_columns(line, photos, tree) for line in lines]
   else:
     marks = [mark for mark in '\t;,' if lines and mark in lines[0]]
     rows = list(csv.reader(lines, delimiter=(marks or [','])[0]))
@@ -73,8 +79,10 @@ def read_rows(file: File, photos: Container[str]) -> list[list[str]]:
     if len(row) > 2:
       raise UserError(
         f'{file.where} has a line of {len(row)} entries, {listed(row)}; '
-        'expected a name, or a photo and a mask. Names that hold blanks need '
-        'tabs between them in .txt, those that hold commas quotes in .csv.'
+        f'expected a name, or the paths of a photo and a mask from {where} on. '
+        'In .txt tabs or blanks divide them (names that hold blanks need a '
+        'tab, unless both files are there); in .csv commas, semicolons or tabs '
+        '(names that hold these need quotes).'
       )
   return rows
 
@@ -87,11 +95,19 @@ def photo_name(entry: str) -> str:
   return name
 
 
-def _columns(line: str, photos: Container[str]) -> list[str]:
-  """The entries of a line of text; a photo's name may hold blanks."""
+def _columns(line: str, photos: Container[str], tree: Tree) -> list[str]:
+  """The entries of a line of text; names may hold blanks."""
   if '\t' in line:
     return line.split('\t')
+  line = line.strip()
   words = line.split()
+  pairs = [
+    [line[: blank.start()], line[blank.end() :]]
+    for blank in re.finditer(r'\s+', line)
+  ]
+  there = [p for p in pairs if all(plain(part) in tree for part in p)]
+  if len(there) == 1:
+    return there[0]
   if photo_name(line) in photos or not split_suffix(words[0])[1]:
     return [line]
   return words

@@ -6,9 +6,6 @@ from collections.abc import Mapping
 
 from emanet_jax.data.reading.files import File, Files
 
-LOSSY = ('jpg', 'jpeg', 'webp')
-_SUFFIXES = (*LOSSY, 'png', 'bmp', 'tif', 'tiff')
-
 Tree = Mapping[str, File]  # by path
 
 
@@ -27,11 +24,3 @@ def plain(path: str) -> str:
   """A path as the tree has it, however a list spells it."""
   path = unicodedata.normalize('NFC', path.strip().replace('\\', '/'))
   return posixpath.normpath(path).lstrip('/')
-
-
-def split_suffix(path: str) -> tuple[str, str]:
-  """A path without the suffix of an image, and the suffix in lower case."""
-  stem, _, suffix = path.rpartition('.')
-  if suffix.lower() in _SUFFIXES:
-    return stem, suffix.lower()
-  return path, ''

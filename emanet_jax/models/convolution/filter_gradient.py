@@ -113,12 +113,13 @@ def _of_taps(x, dy, size, stride, dilation):
   dtype = jnp.promote_types(x.dtype, jnp.float32)
 
   def product(first, second):
+    # Widened before: XLA has no product on CPUs of bfloat16 with a float32
+    # result, and does not always see by itself that it has to widen.
     return lax.dot_general(
-      first,
-      second,
+      first.astype(dtype),
+      second.astype(dtype),
       (((1, 2, 3), (0, 1, 2)), ((), ())),
       precision=precision(dy),
-      preferred_element_type=dtype,
     )
 
   store = by_platform(_store_channels_first, _channels_first)

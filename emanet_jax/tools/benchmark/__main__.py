@@ -27,6 +27,7 @@ from absl import app, flags
 from emanet_jax.config import default_config
 from emanet_jax.data.input import pipeline
 from emanet_jax.errors import UserError
+from emanet_jax.runtime import atomic, places
 from emanet_jax.runtime.logs import log_own_progress
 from emanet_jax.tools.benchmark import (
   evaluation,
@@ -195,16 +196,19 @@ def main(argv: list[str]) -> None:
   if len(argv) != 2 or argv[1] not in _BENCHMARKS:
     raise app.UsageError(f'give one of {", ".join(_BENCHMARKS)}')
   log_own_progress()
+  out, png = map(os.path.expanduser, (_OUT.value, _PNG.value))
   try:
+    for path in (out, png):
+      places.check_folder(pathlib.Path(path).absolute().parent)
     result, text = _BENCHMARKS[argv[1]]()
   except (UserError, OSError) as error:
     sys.exit(f'error: {error}')
   print(text)
-  if _OUT.value:
-    pathlib.Path(_OUT.value).write_text(json.dumps(result, indent=2) + '\n')
+  if out:
+    atomic.write(out, json.dumps(result, indent=2) + '\n')
   if argv[1] == 'scaling':
-    scaling_figure.scaling_png(_PNG.value, result)
-    print(f'curves drawn: {_PNG.value}')
+    scaling_figure.scaling_png(png, result)
+    print(f'curves drawn: {png}')
 
 
 if __name__ == '__main__':
