@@ -5,8 +5,7 @@ R (about 1 GB).
 
   python -m emanet_jax.tools.prepare_data ade20k --manual_dir D --data_dir R
   python -m emanet_jax.main --config configs/ade20k.py --workdir runs/ade20k \
-      --config.data.data_dir=R --config.init_from=pretrained/resnet101 \
-      --config.model.dtype=bfloat16
+      --config.data.data_dir=R --config.init_from=pretrained/resnet101
 
 Weights as in configs/voc.py. Neither the paper nor mmsegmentation gives an
 EMANet on ADE20K. For orientation, with another attention on the same kind of

@@ -7,7 +7,7 @@ unpack to, in D; prepared once into R (about 11 GB).
       --data_dir R
   python -m emanet_jax.main --config configs/cityscapes.py \
       --workdir runs/cityscapes --config.data.data_dir=R \
-      --config.init_from=pretrained/resnet101 --config.model.dtype=bfloat16
+      --config.init_from=pretrained/resnet101
 
 Weights as in configs/voc.py. Scores of the paper's authors, with hard example
 mining: mIoU 81.14 on val at single scale, 81.9 on test at several scales. Not

@@ -7,7 +7,7 @@ Data: cocostuff-10k-v1.1.zip, or what it unpacks to, in D; prepared once into R
       --data_dir R
   python -m emanet_jax.main --config configs/coco_stuff10k.py \
       --workdir runs/coco_stuff10k --config.data.data_dir=R \
-      --config.init_from=pretrained/resnet101 --config.model.dtype=bfloat16
+      --config.init_from=pretrained/resnet101
 
 Weights as in configs/voc.py. Scores of the paper on the test split: mIoU 39.9,
 and 37.6 with ResNet-50 (--config.model.backbone.depth=50 and its weights). Not

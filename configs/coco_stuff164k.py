@@ -7,7 +7,7 @@ they unpack to, in D; prepared once into R (about 20 GB).
       --data_dir R
   python -m emanet_jax.main --config configs/coco_stuff164k.py \
       --workdir runs/coco_stuff164k --config.data.data_dir=R \
-      --config.init_from=pretrained/resnet101 --config.model.dtype=bfloat16
+      --config.init_from=pretrained/resnet101
 
 Weights as in configs/voc.py. Neither the paper nor mmsegmentation gives an
 EMANet on this set; scores on COCO-Stuff 10k are of other photos. For

@@ -8,7 +8,7 @@ of memory.
       --data_dir R
   python -m emanet_jax.main --config configs/pascal_context.py \
       --workdir runs/pascal_context --config.data.data_dir=R \
-      --config.init_from=pretrained/resnet101 --config.model.dtype=bfloat16
+      --config.init_from=pretrained/resnet101
 
 Weights as in configs/voc.py. Scores of the paper on val: mIoU 53.1, and 50.5
 with ResNet-50 (--config.model.backbone.depth=50 and its weights). Not run here

@@ -8,8 +8,7 @@ SegmentationClassAug), or what they unpack to, in D; prepared once into R (about
   python -m emanet_jax.tools.convert_torch resnet101-2a57e44d.pth \
       pretrained/resnet101
   python -m emanet_jax.main --config configs/voc.py --workdir runs/voc \
-      --config.data.data_dir=R --config.init_from=pretrained/resnet101 \
-      --config.model.dtype=bfloat16
+      --config.data.data_dir=R --config.init_from=pretrained/resnet101
 
 Scores of the paper on val, single scale: mIoU 80.05 (its released checkpoint:
 80.51). Not run here yet: no time or score of ours to give. Every value is the

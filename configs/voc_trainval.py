@@ -13,7 +13,7 @@ trainaug from ImageNet weights. Expect less than 87.7 from it.
   python -m emanet_jax.tools.convert_torch final.pth pretrained/emanet101
   python -m emanet_jax.main --config configs/voc_trainval.py \
       --workdir runs/voc_trainval --config.data.data_dir=R \
-      --config.init_from=pretrained/emanet101 --config.model.dtype=bfloat16
+      --config.init_from=pretrained/emanet101
 
 trainval holds val, so the scores on val while it trains only tell that it does.
 The test photos are the data set voc2012_test. Not run here yet: no time or

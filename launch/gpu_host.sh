@@ -4,5 +4,4 @@
 set -euo pipefail
 config=$1 workdir=$2
 shift 2
-exec python -m emanet_jax.main --config "$config" --workdir "$workdir" \
-  --config.model.dtype=bfloat16 "$@"
+exec python -m emanet_jax.main --config "$config" --workdir "$workdir" "$@"

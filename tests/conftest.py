@@ -6,7 +6,6 @@ share. What tests start as programs of their own compile as users' do, unless
 they say otherwise.
 """
 
-import functools
 import os
 
 import jax
@@ -64,13 +63,6 @@ def _forget_programs():
   """A file's compiled programs would stay in memory for all others."""
   yield
   jax.clear_caches()
-
-
-@pytest.fixture(scope='session')
-def quick_jit():
-  """`jax.jit` that compiles tiny networks in half the time."""
-  options = {'xla_backend_optimization_level': 0}
-  return functools.partial(jax.jit, compiler_options=options)
 
 
 @pytest.fixture(scope='session')

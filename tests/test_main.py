@@ -1,5 +1,6 @@
 """What a user gets wrong ends in one line that says what to do."""
 
+import os
 import time
 
 import pytest
@@ -74,9 +75,33 @@ WRONG = {
     ['error:', 'configs/vco.py'],
   ),
   'argument': (['steps=9'], ['unknown arguments: steps=9']),
-  'no workdir': (
-    [None, '--config=configs/shapes.py'],
-    ['Flag --workdir must have a value other than None'],
+  'no workdir, nor a checkpoint in the default one': (
+    [None, '--config=configs/voc_r50.py', '--mode=evaluate'],
+    [
+      'error:',
+      '--workdir is not given: it is runs/voc_r50',
+      'runs/voc_r50/checkpoints holds no checkpoint',
+    ],
+  ),
+  'home': (
+    ['--mode=evaluate', '--workdir=~/nowhere/at all'],
+    [f'{os.path.expanduser("~")}/nowhere/at all/checkpoints holds no'],
+  ),
+  'a file in place of the workdir': (
+    ['--workdir=README.md/run'],
+    ['error: README.md/run: ', 'README.md is a file; give another place'],
+  ),
+  'a step to train from': (
+    ['--checkpoint=8'],
+    ['error: --checkpoint is for evaluation', '/run/checkpoints/8'],
+  ),
+  'no cluster': (
+    ['--distributed'],
+    ['error: --distributed: the processes did not come together', 'launch/'],
+  ),
+  'a list of no numbers': (
+    ["--config.eval.scales=('a',)"],
+    ["error: eval.scales is ('a',); give numbers, as \"(0.5, "],
   ),
   'no config': (
     [None, '--workdir=nowhere'],

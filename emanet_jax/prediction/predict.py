@@ -93,7 +93,8 @@ def predict(
   report = Report(len(waiting) - len(failed), len(given) - len(waiting), failed)
   tell(report, output)
   if form:
-    archive = output / f'{options.submission}_{options.split or "photos"}.zip'
+    name = f'{options.submission}_{options.split or "photos"}{form.suffix}'
+    archive = output / name
     pack(archive, output / 'submission', form, [p.name for p in given])
     logging.info('%s holds %d predictions', archive, len(given))
   return report

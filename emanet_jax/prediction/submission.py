@@ -1,9 +1,13 @@
 """Predictions as the benchmarks' servers take them: names, values, archive."""
 
 import dataclasses
+import gzip
+import io
+import tarfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import UInt8
@@ -25,11 +29,13 @@ class Format:
     path: Of a PNG in the archive; {} stands for the photo's id.
     values: That the PNG holds, by class.
     colored: Whether the PNG has the data set's palette; else it is grey.
+    suffix: Of the archive that it takes, '.zip' or '.tgz'.
   """
 
   path: str
   values: tuple[int, ...]
   colored: bool = False
+  suffix: str = '.zip'
 
   def encode(self, label: UInt8[np.ndarray, 'h w'], spec: DatasetSpec) -> bytes:
     """The PNG of a prediction, whose values are classes."""
@@ -39,11 +45,13 @@ class Format:
 
 FORMATS = {
   # The devkit's layout; comp6: other training data was used than VOC's own, as
-  # SBD's annotations and ImageNet are.
+  # SBD's annotations and ImageNet are. The server evaluates .tgz and .tar.gz;
+  # by what its users report, neither .zip nor a plain .tar.
   'voc2012': Format(
     'results/VOC2012/Segmentation/comp6_test_cls/{}.png',
     tuple(range(21)),
     colored=True,
+    suffix='.tgz',
   ),
   # cityscapesScripts looks for CITY_SEQUENCE_FRAME*.png in any folder.
   'cityscapes': Format('{}_labelIds.png', cityscapes.LABEL_IDS),
@@ -74,10 +82,10 @@ def get_format(name: str, num_classes: int) -> Format:
 def pack(
   archive: Path, folder: Path, form: Format, names: Sequence[str]
 ) -> None:
-  """Zips the PNGs of a folder, the same bytes for the same PNGs.
+  """Packs the PNGs of a folder, the same bytes for the same PNGs.
 
   Args:
-    archive: The zip file, written completely or not at all.
+    archive: A file of the format's suffix, written completely or not at all.
     folder: Holds the PNGs under their paths in the archive.
     form: Of the server.
     names: Ids of the photos that it expects.
@@ -98,12 +106,27 @@ def pack(
       f'prediction ({", ".join(missing[:_NAMED])}{more}). The same command '
       'again predicts those alone.'
     )
-  with (
-    atomic.replacing(archive) as temporary,
-    # PNGs are compressed already.
-    zipfile.ZipFile(temporary, 'w', zipfile.ZIP_STORED) as packed,
-  ):
-    for path in sorted(paths):
-      entry = zipfile.ZipInfo(path)  # of 1980, not of now
+  with atomic.replacing(archive) as temporary, open(temporary, 'wb') as file:
+    write = {'.zip': _zip, '.tgz': _tar}[form.suffix]
+    write(file, {path: folder / path for path in sorted(paths)})
+
+
+def _zip(file: BinaryIO, contents: Mapping[str, Path]) -> None:
+  # PNGs are compressed already.
+  with zipfile.ZipFile(file, 'w', zipfile.ZIP_STORED) as packed:
+    for name, path in contents.items():
+      entry = zipfile.ZipInfo(name)  # of 1980, not of now
       entry.create_system, entry.external_attr = 3, 0o644 << 16
-      packed.writestr(entry, (folder / path).read_bytes())
+      packed.writestr(entry, path.read_bytes())
+
+
+def _tar(file: BinaryIO, contents: Mapping[str, Path]) -> None:
+  with (
+    gzip.GzipFile('', 'wb', 1, file, mtime=0) as squeezed,
+    tarfile.open(fileobj=squeezed, mode='w', format=tarfile.GNU_FORMAT) as out,
+  ):
+    for name, path in contents.items():
+      content = path.read_bytes()
+      entry = tarfile.TarInfo(name)  # of 1970, of nobody
+      entry.size = len(content)
+      out.addfile(entry, io.BytesIO(content))

@@ -201,7 +201,8 @@ def test_evaluate_reports_the_checkpoint(
   assert scores.keys() == {
     *('mIoU', 'pAcc', 'mAcc', 'fIoU', 'mF1', 'per_class_IoU'),
     *('per_class_accuracy', 'per_class_F1'),
-    *('num_images', 'step', 'dataset'),
+    *('num_images', 'dataset', 'split', 'step', 'dtype'),
+    *('scales', 'flip', 'window', 'stride'),
   }
   confusion = alone[1].astype(np.float64)
   right = np.diag(confusion)
@@ -211,7 +212,9 @@ def test_evaluate_reports_the_checkpoint(
   assert scores['mIoU'] == pytest.approx(iou.mean())
   assert scores['pAcc'] == pytest.approx(right.sum() / confusion.sum())
   assert (scores['num_images'], scores['step']) == (len(SIZES), 7)
-  assert scores['dataset'] == 'shapes'
+  assert (scores['dataset'], scores['split']) == ('shapes', 'val')
+  assert (scores['scales'], scores['flip']) == ([1.0], False)
+  assert (scores['window'], scores['dtype']) == (0, 'float32')
   assert (tmp_path / 'eval' / 'report.html').stat().st_size > 10_000
   pages = sorted(p.name for p in (tmp_path / 'eval').glob('*.png'))
   assert pages == ['attention.png', 'confusion.png', 'overlays.png']
@@ -219,6 +222,40 @@ def test_evaluate_reports_the_checkpoint(
     pixels = np.asarray(Image.open(tmp_path / 'eval' / page).convert('RGB'))
     assert min(pixels.shape[:2]) > 100
     assert pixels.std() > 5
+
+
+def test_other_views_and_steps_lie_beside(
+  network, dataset, examples, monkeypatch, tmp_path
+):
+  """Mirrored at one scale, and not the latest step."""
+  monkeypatch.setattr(pipeline, 'open_dataset', lambda config, splits: dataset)
+  model, variables = network
+  config = tiny.tiny_config(eval__flip=True)
+  tiny.save_step(config, variables, tmp_path, step=7)
+  untrained = jax.tree.map(np.zeros_like, variables)
+  tiny.save_step(config, untrained, tmp_path, step=9)
+  evaluation = evaluate.evaluate(config, str(tmp_path), 7)
+  (folder,) = (tmp_path / 'eval').iterdir()
+  assert folder.name == 'flip_step_7'
+  scores = json.loads((folder / 'scores.json').read_text())
+  assert (scores['step'], scores['flip'], scores['scales']) == (7, True, [1.0])
+  page = (folder / 'report.html').read_text()
+  assert 'one scale, mirrored too, whole images' in page
+
+  predict = predictor.create_predictor(model, predictor.Protocol())
+  confusion = np.zeros_like(evaluation.confusion)
+  for image, label in examples:
+    height, width = label.shape
+    views = []
+    for turned in (image, image[:, ::-1]):
+      batch = batching.pad_images([turned], (41, 41), 1)
+      found, _ = predict(variables, batch['image'], batch['size'])
+      views.append(np.asarray(found)[0, :height, :width])
+    prediction = (views[0] + views[1][:, ::-1]).argmax(-1)
+    counts = label != 255
+    np.add.at(confusion, (label[counts], prediction[counts]), 1)
+  # Two classes may be equally probable but for rounding.
+  assert np.abs(evaluation.confusion - confusion).sum() <= 4
 
 
 def test_evaluate_refuses_what_it_cannot_score(

@@ -29,12 +29,12 @@ def make(draw_variables):
 
 
 @pytest.fixture
-def apply(quick_jit):
+def apply():
   """Returns a function (unit, variables, x, train) -> output, state."""
 
   def run(unit, variables, x, *, train):
     function = functools.partial(unit.apply, train=train, mutable=STATE)
-    return quick_jit(function)(variables, x)
+    return jax.jit(function)(variables, x)
 
   return run
 
@@ -124,7 +124,7 @@ def test_evaluation_has_rounds_of_its_own(
   np.testing.assert_allclose(sown(state, 'bases'), expected, atol=5e-6)
 
 
-def test_learnt_bases_are_a_parameter_with_a_gradient(make, quick_jit):
+def test_learnt_bases_are_a_parameter_with_a_gradient(make):
   unit, variables, x = make(maintenance='parameter', gradient='full')
   assert 'bases' not in variables
 
@@ -135,7 +135,7 @@ def test_learnt_bases_are_a_parameter_with_a_gradient(make, quick_jit):
     assert 'bases' not in state
     return (y * jnp.arange(y.size).reshape(y.shape)).mean()
 
-  gradient = quick_jit(jax.grad(loss))(variables['params'])['mu']
+  gradient = jax.jit(jax.grad(loss))(variables['params'])['mu']
   assert gradient.shape == (4, SHAPE[-1])
   assert np.all(np.abs(gradient).max(axis=-1) > 0)
 
@@ -190,9 +190,7 @@ def test_em_is_float32_under_bfloat16_features(make, apply):
   ('gradient', 'paths'),
   [('cut', (('conv_in',),)), ('last', ()), ('full', ())],
 )
-def test_frozen_params_are_those_without_gradient(
-  gradient, paths, make, quick_jit
-):
+def test_frozen_params_are_those_without_gradient(gradient, paths, make):
   unit, variables, x = make(gradient=gradient)
   assert unit.frozen_params() == paths
 
@@ -202,7 +200,7 @@ def test_frozen_params_are_those_without_gradient(
     )
     return (y * jnp.arange(y.size).reshape(y.shape)).mean()
 
-  gradients = quick_jit(jax.grad(loss))(variables['params'])
+  gradients = jax.jit(jax.grad(loss))(variables['params'])
   for name in ('conv_in', 'conv_out'):
     for leaf in jax.tree.leaves(gradients[name]):
       assert np.any(leaf != 0) == ((name,) not in paths)

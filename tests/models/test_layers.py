@@ -19,11 +19,11 @@ def plain_batch_norm(x, scale, bias):
   return (x - mean) / jnp.sqrt(var + 1e-5) * scale + bias
 
 
-def test_batch_norm_and_its_closed_gradient(quick_jit):
+def test_batch_norm_and_its_closed_gradient():
   inputs = (normal(3, 4, 5, 6) * 2 + 1, normal(6, seed=1), normal(6, seed=2))
   with jax.enable_x64(True):
     got, expected = (
-      quick_jit(functools.partial(with_gradients, function))(inputs)
+      jax.jit(functools.partial(with_gradients, function))(inputs)
       for function in (
         lambda *inputs: norm.batch_norm(*inputs, 1e-5)[0],
         plain_batch_norm,
@@ -95,14 +95,14 @@ def plain_max_pool(x):
 
 
 @pytest.mark.parametrize(('height', 'width'), [(1, 6), (2, 3), (7, 8), (9, 9)])
-def test_max_pool_and_its_gradient(height, width, quick_jit):
+def test_max_pool_and_its_gradient(height, width):
   # Distinct values, so that each window has one maximum; all negative, so
   # that padding by zeros would show.
   count = 2 * height * width * 3
   values = -1 - np.random.default_rng(0).permutation(count)
   x = np.float32(values.reshape(2, height, width, 3))
 
-  @quick_jit
+  @jax.jit
   def both(x):
     pools = (layers.max_pool, plain_max_pool)
     return [with_gradients(pool, (x,)) for pool in pools]
@@ -169,7 +169,7 @@ def test_resize_of_bfloat16(align_corners):
 @pytest.mark.parametrize(
   ('size', 'stride', 'dilation'), [(1, 1, 1), (1, 2, 1), (3, 2, 1), (3, 1, 4)]
 )
-def test_convolutions_like_flax_are_flaxs(size, stride, dilation, quick_jit):
+def test_convolutions_like_flax_are_flaxs(size, stride, dilation):
   x = np.float32(normal(2, 9, 12, 5))
   ours = layers.Conv(6, size, stride, dilation, use_bias=True)
   theirs = nn.Conv(
@@ -189,7 +189,7 @@ def test_convolutions_like_flax_are_flaxs(size, stride, dilation, quick_jit):
         return conv.apply({'params': {'kernel': kernel, 'bias': bias}}, x)
 
     inputs = x, kernel, bias
-    return quick_jit(lambda *inputs: with_gradients(apply, inputs))(*inputs)
+    return jax.jit(lambda *inputs: with_gradients(apply, inputs))(*inputs)
 
   for got, expected in zip(run(ours), run(theirs), strict=True):
     np.testing.assert_array_equal(got, expected)

@@ -103,7 +103,7 @@ def test_a_flat_grid_gives_the_other_toolboxes_dilations():
 @pytest.mark.parametrize('size', [33, 48])
 @pytest.mark.parametrize('output_stride', [8, 16])
 def test_dilation_only_makes_the_features_denser(
-  output_stride, size, draw_variables, quick_jit
+  output_stride, size, draw_variables
 ):
   # "à trous": every (32 / output_stride)-th feature is the strided network's.
   options = {'stage_sizes': (1, 2, 2, 3), 'width': 4, 'stem_widths': (4, 4, 8)}
@@ -112,7 +112,7 @@ def test_dilation_only_makes_the_features_denser(
   variables = draw_variables(strided)
   step = 32 // output_stride
 
-  @quick_jit
+  @jax.jit
   def last(x):
     return [m.apply(variables, x, train=False)[-1] for m in (dense, strided)]
 

@@ -96,12 +96,12 @@ def test_parameter_counts_are_the_papers(channels, head, added):
   [('cut', (('head', 'ema_unit', 'conv_in'),)), ('last', ())],
 )
 def test_frozen_params_are_exactly_those_without_gradient(
-  gradient, frozen, variables, quick_jit
+  gradient, frozen, variables
 ):
   model = segmenter.create_model(tiny(**{'head.gradient': gradient}), 5)
   assert model.frozen_params() == frozen
 
-  @quick_jit
+  @jax.jit
   @jax.grad
   def gradients(params):
     logits, _ = model.apply(
@@ -139,12 +139,10 @@ def test_normalize_takes_bytes():
 
 
 @pytest.mark.parametrize('align_corners', [True, False])
-def test_logits_are_the_low_resolution_ones_upsampled(
-  align_corners, variables, quick_jit
-):
+def test_logits_are_the_low_resolution_ones_upsampled(align_corners, variables):
   model = segmenter.create_model(tiny(align_corners=align_corners), 5)
 
-  @quick_jit
+  @jax.jit
   def both(x):
     low = model.apply(variables, x, method='low_resolution')
     return low, model.apply(variables, x)
@@ -155,10 +153,10 @@ def test_logits_are_the_low_resolution_ones_upsampled(
   np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
-def test_bfloat16_gives_float32_logits_close_to_float32(variables, quick_jit):
+def test_bfloat16_gives_float32_logits_close_to_float32(variables):
   def logits(dtype):
     model = segmenter.create_model(tiny(dtype=dtype), 5)
-    return quick_jit(model.apply)(variables, image(2, 33, 46))
+    return jax.jit(model.apply)(variables, image(2, 33, 46))
 
   full, half = logits('float32'), logits('bfloat16')
   assert half.dtype == jnp.float32
@@ -173,7 +171,7 @@ def test_bfloat16_keeps_every_variable_float32():
   assert {leaf.dtype for leaf in jax.tree.leaves(tree)} == {jnp.dtype('f4')}
 
 
-def test_flax_convolutions_give_the_same(variables, quick_jit, monkeypatch):
+def test_flax_convolutions_give_the_same(variables, monkeypatch):
   """Logits, their gradients, statistics and bases, of a training pass."""
   ours = []
 
@@ -195,7 +193,7 @@ def test_flax_convolutions_give_the_same(variables, quick_jit, monkeypatch):
       )
       return (logits * cotangent).sum(), (logits, state)
 
-    return quick_jit(jax.grad(product, has_aux=True))(params)
+    return jax.jit(jax.grad(product, has_aux=True))(params)
 
   with jax.enable_x64(True):
     variables = jax.tree.map(np.float64, variables)
@@ -211,10 +209,10 @@ def test_flax_convolutions_give_the_same(variables, quick_jit, monkeypatch):
     )
 
 
-def test_flax_convolutions_agree_in_float32(variables, quick_jit):
+def test_flax_convolutions_agree_in_float32(variables):
   x = image(2, 65, 57)
   fast, plain = (
-    quick_jit(segmenter.create_model(tiny(convolution=way), 5).apply)(
+    jax.jit(segmenter.create_model(tiny(convolution=way), 5).apply)(
       variables, x
     )
     for way in segmenter.CONVOLUTIONS
@@ -223,7 +221,7 @@ def test_flax_convolutions_agree_in_float32(variables, quick_jit):
 
 
 @pytest.mark.parametrize('train', [False, True])
-def test_flax_convolutions_have_forward_mode(train, variables, quick_jit):
+def test_flax_convolutions_have_forward_mode(train, variables):
   """A product with a tangent, against reverse mode's."""
   with jax.enable_x64(True):
     config = tiny(
@@ -243,7 +241,7 @@ def test_flax_convolutions_have_forward_mode(train, variables, quick_jit):
       )
       return found
 
-    @quick_jit
+    @jax.jit
     def both(params, tangent):
       _, forward = jax.jvp(logits, (params,), (tangent,))
       _, vjp = jax.vjp(logits, params)

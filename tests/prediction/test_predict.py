@@ -69,10 +69,10 @@ def workdir(network, tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def alone(network, upright, quick_jit):
+def alone(network, upright):
   """Probabilities of every upright photo alone, padded by hand."""
   model, variables = network
-  apply = quick_jit(lambda x: model.apply(variables, x, train=False))
+  apply = jax.jit(lambda x: model.apply(variables, x, train=False))
   mean, std = np.float32(MEAN) * 255, np.float32(STD) * 255
   found = {}
   for name, image in upright.items():

@@ -209,3 +209,35 @@ def test_pth_files_need_pytorch(tmp_path, monkeypatch):
   (tmp_path / 'file.pth').touch()
   with pytest.raises(UserError, match=r'need PyTorch.*safetensors'):
     convert_torch.read(str(tmp_path / 'file.pth'))
+
+
+def test_places_that_cannot_be_written_are_told(
+  run, source, tmp_path, monkeypatch
+):
+  (tmp_path / 'file').write_text('')
+  absent, taken = tmp_path / 'absent' / 'out.pth', tmp_path / 'file' / 'out'
+  config = tiny.tiny_config()
+  variables = tiny.random_variables(create_model(config.model, 7))
+  tiny.save_step(config, variables, tmp_path / 'run', step=2)
+  for paths, reverse, message in (
+    ((tmp_path / 'run', absent), True, 'absent does not exist; make it'),
+    ((tmp_path / 'run', tmp_path / 'file'), True, 'file exists; give a new'),
+    ((tmp_path / 'run', taken), True, 'file is no folder; make it'),
+    ((source, taken), False, 'file is a file; give another place'),
+    ((source, tmp_path / 'file'), False, 'file exists; give a new'),
+  ):
+    with pytest.raises(SystemExit) as error:
+      run(*paths, reverse=reverse)
+    assert str(error.value).startswith('error: ')
+    assert message in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+  assert sorted(p.name for p in tmp_path.iterdir()) == [
+    'emanet.safetensors',
+    'file',
+    'run',
+  ]
+  # A home is one wherever it stands.
+  monkeypatch.setenv('HOME', str(tmp_path))
+  run('~/emanet.safetensors', '~/weights')
+  run('~/weights', '~/back.safetensors', reverse=True)
+  assert (tmp_path / 'back.safetensors').is_file()

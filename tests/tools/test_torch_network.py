@@ -60,18 +60,18 @@ def as_torch(image):
   return torch.from_numpy(np.ascontiguousarray(image.transpose(0, 3, 1, 2)))
 
 
-def test_logits_are_equal(variables, image, quick_jit):
+def test_logits_are_equal(variables, image):
   import torch
 
   with torch.inference_mode():
     expected = twin(variables).eval()(as_torch(image)).permute(0, 2, 3, 1)
-  got = quick_jit(create().apply)(variables, image)
+  got = jax.jit(create().apply)(variables, image)
   assert got.shape == (2, 49, 65, CLASSES)
   assert relative_error(np.asarray(got), expected.numpy()) < 1e-4
 
 
 @pytest.mark.parametrize('remat', [False, True])
-def test_a_training_step_is_equal(variables, image, remat, quick_jit):
+def test_a_training_step_is_equal(variables, image, remat):
   """In float64, where rounding does not blur the comparison; remat is ours."""
   import torch
 
@@ -105,7 +105,7 @@ def test_a_training_step_is_equal(variables, image, remat, quick_jit):
       tx=tx,
       loss_fn=create_loss(default_config().loss),
     )
-    after, metrics = quick_jit(step)(
+    after, metrics = jax.jit(step)(
       state,
       {'image': np.float64(image), 'label': label},
       jax.random.key(0),

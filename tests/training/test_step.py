@@ -25,6 +25,7 @@ BATCH, CLASSES = 8, 3
 
 def network(classes=CLASSES, **changes):
   config = default_config().model
+  config.convolution = 'flax'  # compiles faster
   config.norm_momentum = 0.9
   config.backbone.stage_sizes = (1, 1, 1, 1)
   config.backbone.width = 8
@@ -98,18 +99,24 @@ def assert_moved(before, after):
 
 
 @pytest.mark.parametrize(
-  ('dropout_rate', 'accumulation_steps', 'devices'),
-  [(0.0, 1, (1, 2, 4)), (0.5, 2, (1, 4))],
+  ('convolution', 'dropout_rate', 'accumulation_steps', 'devices'),
+  [('fast', 0.0, 1, (1, 4)), ('flax', 0.5, 2, (1, 2))],
 )
 def test_any_number_of_devices_makes_the_same_step(
-  start, batch, quick_jit, dropout_rate, accumulation_steps, devices
+  start, batch, convolution, dropout_rate, accumulation_steps, devices
 ):
   # In float64, where the order of sums does not matter but a statistic that
   # is not global does.
   with jax.enable_x64(True):
-    model = network(**{'dtype': 'float64', 'head.dropout_rate': dropout_rate})
+    model = network(
+      **{
+        'dtype': 'float64',
+        'convolution': convolution,
+        'head.dropout_rate': dropout_rate,
+      }
+    )
     before = start(model, np.float64)
-    step = quick_jit(step_of(model, accumulation_steps=accumulation_steps))
+    step = jax.jit(step_of(model, accumulation_steps=accumulation_steps))
     results = []
     for count in devices:
       mesh = sharding.create_mesh(jax.devices('cpu')[:count])
@@ -122,9 +129,9 @@ def test_any_number_of_devices_makes_the_same_step(
     assert_close(other, results[0], rtol=1e-8, atol=1e-10)
 
 
-def test_steps_repeat_freeze_count_and_compile_once(start, batch, quick_jit):
+def test_steps_repeat_freeze_count_and_compile_once(start, batch):
   before = start(network())
-  step = quick_jit(step_of(network()), donate_argnums=0)
+  step = jax.jit(step_of(network()), donate_argnums=0)
 
   def run():
     state = jax.tree.map(jnp.copy, before)
@@ -174,12 +181,12 @@ def test_bytes_are_normalised_on_the_device_and_floats_taken_as_they_are(batch):
   assert np.abs(got[0].params['classifier']['kernel'] - kernel).max() > 1e-3
 
 
-def test_accumulation_is_the_mean_over_passes_in_turn(start, batch, quick_jit):
+def test_accumulation_is_the_mean_over_passes_in_turn(start, batch):
   with jax.enable_x64(True):
     model = network(dtype='float64')
     before = start(model, np.float64)
 
-    @quick_jit
+    @jax.jit
     def one_pass(model_state, image, label):
       def loss_of(params):
         logits, updated = model.apply(
@@ -203,7 +210,7 @@ def test_accumulation_is_the_mean_over_passes_in_turn(start, batch, quick_jit):
     updates, _ = tx.update(mean, before.opt_state, before.params)
     params = optax.apply_updates(before.params, updates)
 
-    step = quick_jit(step_of(model, accumulation_steps=2))
+    step = jax.jit(step_of(model, accumulation_steps=2))
     after, metrics = step(before, batch, jax.random.key(3))
     got = (after.params, after.model_state, metrics)
     expected = {
@@ -217,7 +224,7 @@ def test_accumulation_is_the_mean_over_passes_in_turn(start, batch, quick_jit):
 
 @pytest.mark.parametrize('accumulation_steps', [1, 2])
 def test_the_auxiliary_loss_joins_with_its_weight(
-  start, batch, quick_jit, accumulation_steps
+  start, batch, accumulation_steps
 ):
   with jax.enable_x64(True):
     options = {'dtype': 'float64', 'auxiliary_head.channels': 8}
@@ -225,7 +232,7 @@ def test_the_auxiliary_loss_joins_with_its_weight(
     model = network(**options, **{'auxiliary_head.weight': 0.4})
     before = start(model, np.float64)
 
-    @quick_jit
+    @jax.jit
     @functools.partial(jax.grad, has_aux=True)
     def gradient(params, model_state, image, label):
       """Of a network put together by hand from its parts."""
@@ -257,7 +264,7 @@ def test_the_auxiliary_loss_joins_with_its_weight(
     grads, (main, second) = jax.tree.map(
       lambda *x: sum(x) / accumulation_steps, *sums
     )
-    step = quick_jit(step_of(model, accumulation_steps=accumulation_steps))
+    step = jax.jit(step_of(model, accumulation_steps=accumulation_steps))
     after, metrics = step(before, batch, jax.random.key(3))
     assert metrics.keys() == {'loss', 'auxiliary_loss', 'grad_norm'}
     np.testing.assert_allclose(metrics['auxiliary_loss'], second, rtol=1e-10)
@@ -269,9 +276,9 @@ def test_the_auxiliary_loss_joins_with_its_weight(
     assert_moved(before, after)
 
 
-def test_without_a_weight_there_is_no_auxiliary_head(start, batch, quick_jit):
+def test_without_a_weight_there_is_no_auxiliary_head(start, batch):
   model = network()
   before = start(model)
   assert before.params.keys() == {'backbone', 'head'}
-  _, metrics = quick_jit(step_of(model))(before, batch, jax.random.key(3))
+  _, metrics = jax.jit(step_of(model))(before, batch, jax.random.key(3))
   assert metrics.keys() == {'loss', 'grad_norm'}

@@ -6,6 +6,7 @@ import textwrap
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from emanet_jax.visualization import overlays
 from tests.pictures import read, where
@@ -173,3 +174,29 @@ def test_pyplot_stays_out():
   """
   command = [sys.executable, '-c', textwrap.dedent(script)]
   assert subprocess.run(command, check=False).returncode == 0
+
+
+@pytest.mark.parametrize('size', [(300, 1), (1, 300), (3000, 10), (20, 2000)])
+def test_pages_of_tall_and_wide_photos_stay_small(size, tmp_path):
+  rng = np.random.default_rng(0)
+  example = {
+    'id': 'a',
+    'image': rng.integers(0, 256, (*size, 3), np.uint8),
+    'label': np.zeros(size, np.uint8),
+    'prediction': np.zeros(size, np.uint8),
+    'responsibilities': rng.random((*[-(-n // 8) for n in size], 5)),
+  }
+  examples = [example, example]
+  overlays.overlay_page(
+    tmp_path / 'a.png', examples, ['x'], np.zeros((1, 3), np.uint8)
+  )
+  overlays.attention_page(tmp_path / 'b.png', examples)
+  for name in ('a.png', 'b.png'):
+    width, height = Image.open(tmp_path / name).size
+    assert 1000 < width < 4000
+    assert 100 < height < 3000
+  # Not distorted: as long as the page bears it, in its own shape.
+  drawn = np.asarray(Image.open(tmp_path / 'a.png').convert('RGB')).std(-1) > 9
+  if size == (3000, 10):
+    tall = drawn[300:900].any(0)
+    assert 5 < np.flatnonzero(tall[:600]).size < 30

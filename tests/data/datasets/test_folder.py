@@ -7,7 +7,7 @@ import pytest
 
 from emanet_jax.data.prepared import load_dataset
 from emanet_jax.data.reading import pairs
-from emanet_jax.data.reading.palette import voc_color
+from emanet_jax.data.reading.palette import visible_palette, voc_color
 from tests.data.datasets import miniature
 from tests.data.datasets.own_folder import (
   COLORED,
@@ -164,7 +164,7 @@ FAULTS = {
   ),
   'blanks that divide': (
     lambda r: write(r / 'train.txt', 'images/00.jpg my mask.png'),
-    ['train.txt has a line of 3 entries', 'tabs'],
+    ['train.txt has a line of 3 entries', 'In .txt tabs or blanks', 'raw on.'],
   ),
   'two lists of a split': (
     lambda r: (write(r / 'val.txt', '00'), write(r / 'valid.csv', '00')),
@@ -194,6 +194,31 @@ FAULTS = {
     ['(9, 8, 7) on 1200 pixels'],
   ),
 }
+
+
+def test_classes_can_be_told_apart_in_pictures(tmp_path):
+  root = tmp_path / 'raw'
+  flat(root)
+  indices = 'background 0 0 0\ncar 1 1 1\nlamp 2 2 2\nignore 255 255 255\n'
+  write(root / 'classes.txt', indices)
+  spec = prepare('folder', root, tmp_path / 'R').spec
+  assert spec.palette == tuple(voc_color(label) for label in range(3))
+  own = ((0, 0, 0), (0, 0, 9), (250, 120, 7))
+  assert visible_palette(own, 3) == own
+
+
+def test_a_line_of_two_files_with_blanks_in_their_names(tmp_path):
+  root = tmp_path / 'raw'
+  flat(root)
+  for number in ('00', '01'):
+    (root / f'images/{number}.jpg').rename(root / f'images/my {number} a.jpg')
+    (root / f'masks/{number}.png').rename(root / f'my mask  {number}.png')
+  lines = [f'images/my {n} a.jpg my mask  {n}.png' for n in ('00', '01')]
+  write(root / 'train.txt', '\n'.join(lines))
+  write(root / 'val.txt', 'images/02.jpg masks/02.png')
+  dataset = prepare('folder', root, tmp_path / 'R')
+  names = [r['id'].decode() for r in dataset.source('train')]
+  assert names == ['images/my 00 a', 'images/my 01 a']
 
 
 @pytest.mark.parametrize('fault', FAULTS)

@@ -81,7 +81,10 @@ LIST_FAULTS = {
   'some colours': ('a 1 2 3\nb\nc\n', ['without one are: b, c.']),
   'an ignored colour alone': ('a\nb\nvoid 1 2 3\n', ['without one are: a, b.']),
   'a colour too large': ('a 1 2 3\nb 2 3 256\n', ['(2, 3, 256)']),
-  'void without colour': ('a\nvoid\nb\n', ["'void' has no colour", 'delete']),
+  'void without value': (
+    'a\nvoid\nb\n',
+    ["'void' has no colour and no value", '"void 0"', 'delete'],
+  ),
   'one class': ('car\n', ['names 1 class(es)', 'background']),
   'none': ('# car\n', ['names 0 class(es)']),
   'too many': (

@@ -119,6 +119,21 @@ KINDS = {
     saved([[0, 65535, 255, 85]], dtype=np.uint16),
     [[0, 1, 1, 2]],
   ),
+  '0 is ignored': (
+    'ignore 0\na\nb\nc\n',
+    saved([[0, 1, 2, 3, 255]]),
+    [[255, 0, 1, 2, 255]],
+  ),
+  'a value between is ignored, in palettes too': (
+    'a\nb\nc\nVoid: 1\n',
+    saved([[0, 1, 2, 3]], palette=VOC),
+    [[0, 255, 1, 2]],
+  ),
+  'a value of 16 bits is ignored': (
+    'a\nb\nignored,1000\n',
+    saved([[0, 1, 1000, 65535]], dtype=np.uint16),
+    [[0, 1, 255, 255]],
+  ),
   'ignored grey': (
     'no 0 0 0\nyes 255 255 255\nignore 128 128 128\n',
     saved([[0, 255, 128]]),

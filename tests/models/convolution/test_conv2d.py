@@ -37,14 +37,14 @@ def plain_conv(x, kernel, stride, dilation):
   )
 
 
-def check(jit, size, channels, features, stride, dilation):
+def check(size, channels, features, stride, dilation):
   x = np.float32(normal(2, 9, 12, channels))
   kernel = np.float32(normal(size, size, channels, features, seed=1))
 
   def jitted(function):
     options = {'stride': stride, 'dilation': dilation}
     function = functools.partial(function, **options)
-    return jit(lambda *inputs: with_gradients(function, inputs))
+    return jax.jit(lambda *inputs: with_gradients(function, inputs))
 
   got = jitted(conv2d.conv2d)(x, kernel)
   with jax.enable_x64(True):
@@ -68,12 +68,12 @@ def check(jit, size, channels, features, stride, dilation):
   ],
 )
 def test_convolution_and_its_gradients(
-  size, channels, features, stride, dilation, quick_jit
+  size, channels, features, stride, dilation
 ):
-  check(quick_jit, size, channels, features, stride, dilation)
+  check(size, channels, features, stride, dilation)
 
 
-def test_the_cases_above_take_every_way(monkeypatch, quick_jit):
+def test_the_cases_above_take_every_way(monkeypatch):
   taken = []
   ways = {
     '_whole': conv2d,
@@ -90,16 +90,16 @@ def test_the_cases_above_take_every_way(monkeypatch, quick_jit):
       return _function(*args, **kwargs)
 
     monkeypatch.setattr(module, name, noted)
-  check(quick_jit, 3, 7, 6, 1, 1)
+  check(3, 7, 6, 1, 1)
   assert set(taken) >= {'_tap_by_tap', '_of_taps'}
   taken.clear()
   monkeypatch.setattr(conv2d, '_DENSE', 0.5)
-  check(quick_jit, 3, 8, 6, 1, 1)
+  check(3, 8, 6, 1, 1)
   assert set(taken) >= {'_whole', '_of_taps'}
   assert '_tap_by_tap' not in taken
   taken.clear()
   monkeypatch.setattr(winograd, '_TILES', 1)
-  check(quick_jit, 3, 256, 257, 1, 1)
+  check(3, 256, 257, 1, 1)
   assert set(taken) >= {'_winograd', '_of_winograd'}
   assert not set(taken) & {'_tap_by_tap', '_of_taps'}
 
@@ -114,7 +114,7 @@ def test_the_cases_above_take_every_way(monkeypatch, quick_jit):
   ],
 )
 def test_accelerators_filter_gradient_is_the_same(
-  size, shape, stride, dilation, quick_jit
+  size, shape, stride, dilation
 ):
   """What GPUs and TPUs run, run here, in float64."""
   options = {'size': size, 'stride': stride, 'dilation': dilation}
@@ -127,7 +127,7 @@ def test_accelerators_filter_gradient_is_the_same(
     )
     (expected,) = vjp(dy)
     run = functools.partial(filter_gradient._of_library, **options)
-    got = quick_jit(run)(x, dy)
+    got = jax.jit(run)(x, dy)
     assert got.dtype == jnp.float64
     assert relative_error(got, expected) < 1e-13
 
@@ -140,12 +140,12 @@ def test_accelerators_filter_gradient_is_the_same(
     (5, (9, 12), 2, 1),
   ],
 )
-def test_patches_are_the_same(size, shape, stride, dilation, quick_jit):
+def test_patches_are_the_same(size, shape, stride, dilation):
   """What TPUs run of an image, run here, in float64."""
   with jax.enable_x64(True):
     inputs = normal(2, *shape, 3), normal(size, size, 3, 7, seed=1)
     expected, got = (
-      quick_jit(
+      jax.jit(
         lambda *inputs, function=function: with_gradients(
           functools.partial(function, stride=stride, dilation=dilation), inputs
         )
@@ -322,16 +322,14 @@ def test_every_choice_runs_on_a_cpu(dtype, tolerance, choices, convolution):
 @pytest.mark.parametrize(
   ('channels', 'dilation'), [(6, 4), (256, 1)], ids=['taps', 'winograd']
 )
-def test_a_batch_over_devices_gives_the_same(
-  channels, dilation, monkeypatch, quick_jit
-):
+def test_a_batch_over_devices_gives_the_same(channels, dilation, monkeypatch):
   """The parts that CPUs compile apart are partitioned, too."""
   monkeypatch.setattr(winograd, '_TILES', 1)
   x = np.float32(normal(4, 9, 9, channels))
   kernel = np.float32(normal(3, 3, channels, channels, seed=1))
   mesh = sharding.create_mesh(jax.devices()[:4])
   function = functools.partial(conv2d.conv2d, dilation=dilation)
-  run = quick_jit(lambda *inputs: with_gradients(function, inputs))
+  run = jax.jit(lambda *inputs: with_gradients(function, inputs))
   alone = run(x, kernel)
   spread = run(
     jax.device_put(x, sharding.batch_sharding(mesh)),

@@ -25,11 +25,11 @@ def inputs(size, channels=(6, 5)):
 
 
 @pytest.mark.parametrize(('size', 'dilation'), SHAPES)
-def test_the_convolution_and_its_gradients_are_exact(size, dilation, quick_jit):
+def test_the_convolution_and_its_gradients_are_exact(size, dilation):
   with jax.enable_x64(True):
     x, kernel, dy = inputs(size)
 
-    @quick_jit
+    @jax.jit
     def both(x, kernel, dy):
       y, pullback = jax.vjp(
         lambda x, kernel: atrous.library_conv(x, kernel, 1, dilation), x, kernel
@@ -49,7 +49,7 @@ def test_the_convolution_and_its_gradients_are_exact(size, dilation, quick_jit):
 
 
 @pytest.mark.parametrize('dilation', [1, 2])
-def test_float32_is_nearly_as_exact_as_the_direct_sums(dilation, quick_jit):
+def test_float32_is_nearly_as_exact_as_the_direct_sums(dilation):
   x, kernel, dy = inputs((16, 16), (256, 256))
 
   def library(x, kernel, dy):
@@ -66,9 +66,9 @@ def test_float32_is_nearly_as_exact_as_the_direct_sums(dilation, quick_jit):
     )
 
   short = [np.float32(v) for v in (x, kernel, dy)]
-  got, direct = quick_jit(ours)(*short), quick_jit(library)(*short)
+  got, direct = jax.jit(ours)(*short), jax.jit(library)(*short)
   with jax.enable_x64(True):
-    exact = quick_jit(library)(*(np.float64(v) for v in short))
+    exact = jax.jit(library)(*(np.float64(v) for v in short))
   for mine, theirs, truth in zip(got, direct, exact, strict=True):
     assert relative_error(theirs, truth) > 0
     assert relative_error(mine, truth) < 2.5 * relative_error(theirs, truth)
