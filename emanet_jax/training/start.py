@@ -1,6 +1,7 @@
 """The state that a run begins with, or goes on from."""
 
 import functools
+from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -26,10 +27,10 @@ def settle_dtype(
   numbers go on as they began; else what is good for this machine.
   """
   dtype = config.model.dtype
-  manager = checkpoint.open_manager(workdir)
-  step = manager.latest_step()
-  if dtype == 'auto' and step is not None:
-    dtype = as_today(checkpoint.read_config(manager, step))['model.dtype']
+  if dtype == 'auto' and Path(workdir, 'checkpoints').is_dir():
+    manager = checkpoint.open_manager(workdir)
+    if (step := manager.latest_step()) is not None:
+      dtype = as_today(checkpoint.read_config(manager, step))['model.dtype']
   dtype = compute_dtype(dtype)
   logging.info('model.dtype is %s, on %s', dtype, jax.default_backend())
   config = config.copy_and_resolve_references()
