@@ -85,6 +85,8 @@ def differences(
   then, now, absent = as_today(saved), _flat(as_plain_dict(config)), '(absent)'
   if evaluating and then.get('data.name') == '':  # of converted weights
     then['data.name'] = now['data.name']
+  if now['model.dtype'] == 'auto':  # as in the checkpoint
+    now['model.dtype'] = then['model.dtype']
   return [
     f'  {key}: checkpoint {then.get(key, absent)!r}, '
     f'now {now.get(key, absent)!r}'
