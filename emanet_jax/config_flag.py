@@ -39,7 +39,7 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
   """Parses all flags; what is wrong with them ends in one line, exit 1."""
   try:
     rest = flags.FLAGS(argv)
-    if flags.FLAGS['config'].value is not None:
+    if 'config' in flags.FLAGS and flags.FLAGS.config is not None:
       check_values(flags.FLAGS.config)
     return rest
   except (AttributeError, KeyError) as error:  # str() would quote the message

@@ -203,7 +203,7 @@ def save_step(config, variables, workdir, step, classes=()):
     'model_state': {k: v for k, v in variables.items() if k != 'params'},
     'opt_state': {'momentum': np.zeros(3, np.float32)},
   }
-  with checkpoint.open_manager(workdir, 1) as manager:
+  with checkpoint.open_manager(workdir, 9) as manager:
     manager.save(
       step,
       args=ocp.args.Composite(

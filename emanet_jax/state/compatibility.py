@@ -113,9 +113,16 @@ def as_today(saved: dict) -> dict[str, Any]:
 
 
 def model_of_today(model: dict) -> dict[str, Any]:
-  """The `model` part of a configuration of any version, dotted."""
+  """The `model` part of a configuration of any version, dotted.
+
+  Without what changes no more of its numbers than their rounding.
+  """
   found = as_today({'model': model})
-  return {k: v for k, v in found.items() if k.startswith('model.')}
+  return {
+    k: v
+    for k, v in found.items()
+    if k.startswith('model.') and not k.startswith(_FREE)
+  }
 
 
 def _get(config: ml_collections.ConfigDict, key: str) -> Any:

@@ -10,6 +10,7 @@ from emanet_jax.config import as_plain_dict, default_config
 from emanet_jax.evaluation import report
 from emanet_jax.evaluation.hardest_images import image_scores
 from emanet_jax.evaluation.scores import score
+from emanet_jax.inference.predictor import Protocol
 from emanet_jax.runtime import atomic
 from tests.html_page import (
   CONFUSION,
@@ -181,8 +182,11 @@ def evaluation_of(confusion=CONFUSION):
 
 def test_report_writes_the_page_whole(tmp_path, monkeypatch):
   config = as_plain_dict(default_config())
-  report.write(str(tmp_path), evaluation_of(), SPEC, 1234, config)
-  folder = tmp_path / 'eval'
+  folder = tmp_path / 'eval' / 'scales_0.5_1'
+  conditions = report.Conditions(
+    'val', 1234, Protocol((0.5, 1.0), window=9, stride=5), 'bfloat16'
+  )
+  report.write(folder, evaluation_of(), SPEC, conditions, config)
   assert {path.name for path in folder.iterdir()} == {
     *('report.html', 'scores.json', 'confusion.png'),
     *('overlays.png', 'attention.png'),
@@ -190,7 +194,9 @@ def test_report_writes_the_page_whole(tmp_path, monkeypatch):
   text = (folder / 'report.html').read_text(encoding='utf-8')
   facts = dict(re.findall('<dt>(.*)</dt><dd>(.*)</dd>', text))
   assert facts['data set'] == 'made &lt;up&gt;'
-  assert facts['step'] == '1,234'
+  assert (facts['split'], facts['step']) == ('val', '1,234')
+  assert facts['views'] == 'scales 0.5, 1, windows of 9 every 5'
+  assert facts['dtype'] == 'bfloat16'
   assert (facts['images'], facts['images/s']) == ('20', '2.5')
   assert facts['batch shapes'] == '3'
   assert re.fullmatch(r'\d{4}-\d\d-\d\d \d\d:\d\d UTC', facts['date'])
@@ -213,6 +219,6 @@ def test_report_writes_the_page_whole(tmp_path, monkeypatch):
   monkeypatch.setattr(atomic.os, 'replace', full_disk)
   before = sorted(folder.iterdir())
   with pytest.raises(OSError, match='no space'):
-    report.write(str(tmp_path), evaluation_of(CONFUSION.T), SPEC, 5, config)
+    report.write(folder, evaluation_of(CONFUSION.T), SPEC, conditions, config)
   assert sorted(folder.iterdir()) == before
   assert (folder / 'report.html').read_text(encoding='utf-8') == text

@@ -31,7 +31,6 @@ def variables():
 def workdir(variables, tmp_path_factory):
   folder = tmp_path_factory.mktemp('run')
   for step, tree in zip((2, 5), variables, strict=True):
-    # tiny.save_step keeps the latest only.
     with checkpoint.open_manager(folder, 2) as manager:
       state = {'params': tree['params'], 'model_state': _rest(tree)}
       manager.save(

@@ -11,6 +11,7 @@ import pytest
 from emanet_jax.data.datasets import shapes
 from emanet_jax.data.input.iterator import TrainIterator
 from emanet_jax.data.prepared import Dataset
+from emanet_jax.evaluation import evaluate
 from emanet_jax.runtime import sharding
 from emanet_jax.state.train_state import TrainState
 from emanet_jax.training import train
@@ -134,13 +135,13 @@ def run(monkeypatch, tmp_path):
       raise SystemExit('trained')
 
     for owner, name, value in (
-      (train.pipeline, 'open_dataset', lambda *a, **k: dataset),
+      (train.checks, 'open_dataset', lambda *a, **k: dataset),
       (train.pipeline, 'train_iterator', lambda *a, **k: source),
       (train, '_create_loss', lambda *a, **k: None),
       (train, 'first_or_latest', lambda *a, **k: state),
       (train, '_compile_step', lambda *a, **k: slow_step(step_seconds)),
       (train.checkpoint, 'save', lambda *a: saved.append((a[1].step, a[2]))),
-      (train.evaluate, 'run_split', evaluated),
+      (evaluate, 'run_split', evaluated),
     ):
       monkeypatch.setattr(owner, name, value)
     config = tiny.tiny_config(
