@@ -1,5 +1,13 @@
 """Trains, evaluates or predicts: python -m emanet_jax.main --config C."""
 
+import contextlib
+
+from emanet_jax.runtime.early_exit import ending_at_once
+
+_BEGINNING = contextlib.ExitStack()
+if __name__ == '__main__':  # the imports below take seconds
+  _BEGINNING.enter_context(ending_at_once('ended; what is saved stays'))
+
 import os
 import sys
 from collections.abc import Sequence
@@ -36,8 +44,19 @@ CHECKPOINT = flags.DEFINE_integer(
   'Step of the workdir to evaluate, predict with or export; default: the '
   'latest.',
 )
-_DISTRIBUTED = flags.DEFINE_bool(
-  'distributed', False, 'Join the other processes of a cluster or TPU pod.'
+_DISTRIBUTED = flags.DEFINE_enum(
+  'distributed',
+  'auto',
+  distributed.MODES,
+  'Whether to join the other processes of a cluster or TPU slice: where there '
+  'is one, always, or never.',
+)
+_HEARTBEAT = flags.DEFINE_integer(
+  'heartbeat_seconds',
+  100,
+  'Of several processes: how long one may be silent before the others take it '
+  'for dead, and end.',
+  lower_bound=2,
 )
 _CACHE = flags.DEFINE_string(
   'compilation_cache',
@@ -63,8 +82,7 @@ def main(argv: Sequence[str]) -> None:
     startup.keep_freed_memory()
   startup.cache_compilations(_CACHE.value)
   try:
-    if _DISTRIBUTED.value:
-      distributed.join()
+    distributed.join(_DISTRIBUTED.value, _HEARTBEAT.value)
     _run(CONFIG.value, _workdir())
   except (UserError, OSError) as error:
     logging.flush()

@@ -9,4 +9,4 @@ name=$1 zone=$2 config=$3 workdir=$4
 shift 4
 quoted=$(printf '%q ' --config "$config" --workdir "$workdir" "$@")
 exec gcloud compute tpus tpu-vm ssh "$name" --zone "$zone" --worker=all \
-  --command "cd ~/emanet_jax && python3 -m emanet_jax.main --distributed $quoted"
+  --command "cd ~/emanet_jax && python3 -m emanet_jax.main $quoted"

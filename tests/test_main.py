@@ -96,8 +96,8 @@ WRONG = {
     ['error: --checkpoint is for evaluation', '/run/checkpoints/8'],
   ),
   'no cluster': (
-    ['--distributed'],
-    ['error: --distributed: the processes did not come together', 'launch/'],
+    ['--distributed=on'],
+    ['error: --distributed=on: the processes did not come together', 'launch/'],
   ),
   'a list of no numbers': (
     ["--config.eval.scales=('a',)"],

@@ -225,12 +225,12 @@ def hash_tree(tree) -> str:
 
 
 def hash_files(folder) -> dict[str, str]:
-  """Relative path to SHA-256, of every file below a folder."""
+  """Relative path to SHA-256, of every file below a folder but who owns it."""
   folder = pathlib.Path(folder)
   return {
     str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
     for p in sorted(folder.rglob('*'))
-    if p.is_file()
+    if p.is_file() and p.name != '.owner'
   }
 
 

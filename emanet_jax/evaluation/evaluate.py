@@ -167,7 +167,7 @@ def run_split(
     metrics: See `Evaluation`.
 
   Raises:
-    UserError: A device's memory does not suffice.
+    LackOfMemoryError: A device's memory does not suffice.
   """
   start = time.monotonic()
   mesh = sharding.create_mesh(jax.local_devices())
@@ -195,12 +195,13 @@ def run_split(
     group = [{**next(examples), 'index': i} for i in batch.members]
     with batching.explain_lack_of_memory(batch.shape):
       outputs = eval_step(variables, _on_devices(group, batch, mesh))
-    # Counted while the devices are at the next batch.
-    if running:
-      tally.add(*running)
+      # Counted while the devices are at the next batch.
+      if running:
+        tally.add(*running)
     running = group, batch.shape, outputs
   if running:
-    tally.add(*running)
+    with batching.explain_lack_of_memory(running[1]):
+      tally.add(*running)
   total = _sum_over_processes(tally.confusion)
   count = _sum_over_processes(np.array([tally.num_images], np.int64))[0]
   return Evaluation(

@@ -161,15 +161,19 @@ def pad_labels(
   return batch
 
 
+class LackOfMemoryError(UserError):
+  """A device's memory does not suffice for images of a size."""
+
+
 @contextlib.contextmanager
 def explain_lack_of_memory(shape: Size) -> Iterator[None]:
-  """Turns a device's lack of memory inside into a UserError with remedies."""
+  """Turns a device's lack of memory inside into an error with remedies."""
   try:
     yield
   except jax.errors.JaxRuntimeError as error:
     if 'RESOURCE_EXHAUSTED' not in str(error):
       raise
-    raise UserError(
+    raise LackOfMemoryError(
       'the device has not enough memory for images padded to '
       f'{shape[1]}×{shape[0]}; {SMALLER}'
     ) from error

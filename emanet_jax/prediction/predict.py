@@ -40,6 +40,7 @@ from emanet_jax.prediction.photos import Photo, find_photos, split_photos
 from emanet_jax.prediction.segment import Failures, segment_photos
 from emanet_jax.prediction.submission import get_format, pack
 from emanet_jax.runtime import places
+from emanet_jax.runtime.ownership import own
 from emanet_jax.runtime.progress import Progress
 from emanet_jax.state.inference_weights import (
   Trained,
@@ -88,8 +89,9 @@ def predict(
     for photo in given
     if options.overwrite or not writers.all_exist(photo.name)
   ]
-  _check_provenance(trained, output, keeping=len(waiting) < len(given))
-  failed = _run(config, spec, variables, waiting, writers, attend)
+  with own(output):
+    _check_provenance(trained, output, keeping=len(waiting) < len(given))
+    failed = _run(config, spec, variables, waiting, writers, attend)
   report = Report(len(waiting) - len(failed), len(given) - len(waiting), failed)
   tell(report, output)
   if form:

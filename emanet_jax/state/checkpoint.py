@@ -2,23 +2,29 @@
 
 A step is written beside its final name and renamed when complete, so a run
 killed at any moment finds its last complete step. Nothing saved is overwritten.
+Digests of all that is saved lie beside it, and are compared with what is read.
 """
 
+import contextlib
 import dataclasses
 import datetime
+import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import ml_collections
 import orbax.checkpoint as ocp
+from absl import logging
+from jax.experimental import multihost_utils
 
 from emanet_jax.config import as_plain_dict
 from emanet_jax.data.input.iterator import TrainIterator
-from emanet_jax.errors import UserError
+from emanet_jax.errors import UserError, listed
 from emanet_jax.runtime import places
+from emanet_jax.state import digest
 from emanet_jax.state.compatibility import differences
 from emanet_jax.state.train_state import TrainState
 
@@ -54,11 +60,13 @@ def open_manager(
       preservation_policy=policy,
       create=keep is not None,
       read_only=keep is None,
+      cleanup_tmp_directories=keep is not None,  # of a run that was killed
     ),
     item_handlers={
       'state': ocp.StandardCheckpointHandler(),
       'data': ocp.JsonCheckpointHandler(),
       'config': ocp.JsonCheckpointHandler(),
+      'digest': ocp.JsonCheckpointHandler(),
     },
   )
 
@@ -118,14 +126,23 @@ def save(
   step = int(state.step)
   saved = manager.save(
     step,
-    args=ocp.args.Composite(
-      state=ocp.args.StandardSave(state),
-      data=ocp.args.JsonSave(input_state),
-      config=ocp.args.JsonSave(as_plain_dict(config)),
+    args=with_digest(
+      state=state, data=input_state, config=as_plain_dict(config)
     ),
   )
   if not saved:
     raise RuntimeError(f'step {step} was not saved in {manager.directory}')
+
+
+def with_digest(*, state: Any, **items: Any) -> ocp.args.Composite:
+  """What a manager saves: arrays, JSON, and the digests of both."""
+  digests = {name: digest.of_json(value) for name, value in items.items()}
+  digests['state'] = digest.of_arrays(state)
+  return ocp.args.Composite(
+    state=ocp.args.StandardSave(state),
+    digest=ocp.args.JsonSave(digests),
+    **{name: ocp.args.JsonSave(value) for name, value in items.items()},
+  )
 
 
 def restore(
@@ -141,8 +158,9 @@ def restore(
     iterator: Of the same data.
 
   Raises:
-    UserError: The step cannot be read, or was made with other data; the
-      iterator is left as it was.
+    DamagedError: The step is not what was saved.
+    UserError: It was made with other data, or cannot be read for another
+      reason; the iterator is left as it was.
   """
   items = _restore(
     manager,
@@ -165,24 +183,86 @@ def restore_variables(
   """A step's `params`, `batch_stats` and `bases`, so sharded; the latest's."""
   # The checkpoint itself says which arrays it has: no network is built.
   step = manager.latest_step() if step is None else step
-  saved = manager.item_metadata(step)['state'].tree
-  abstract = abstract_like(saved, sharding)
+  abstract = abstract_like(_saved_arrays(manager, step), sharding)
   items = _restore(manager, step, state=ocp.args.StandardRestore(abstract))
   state = items['state']
   return {'params': state['params'], **state['model_state']}
 
 
+class DamagedError(UserError):
+  """A step of a run is not what was saved."""
+
+  def __init__(self, folder: Path, what: str):
+    """Names the step.
+
+    Args:
+      folder: Of the step.
+      what: Is wrong with it.
+    """
+    what = ' '.join(what.split())[:300] or 'no reason is given'
+    super().__init__(
+      f'{folder} is damaged: {what}. Training sets such a step aside and goes '
+      'on from the newest intact one; evaluation, prediction and export take '
+      'any step by --checkpoint'
+    )
+
+
 def _restore(
   manager: ocp.CheckpointManager, step: int, **items
-) -> ocp.args.Composite:
+) -> dict[str, Any]:
+  """Items of a step, as they were saved."""
+  folder = Path(manager.directory / str(step))
+  with _telling_damage(folder):
+    if has_digest := (folder / 'digest').exists():
+      items['digest'] = ocp.args.JsonRestore()
+    found = dict(
+      manager.restore(step, args=ocp.args.Composite(**items)).items()
+    )
+  if not has_digest:
+    logging.info('%s is of an older version: it has no digest', folder)
+    return found
+  saved = found.pop('digest')
+  for name, value in found.items():
+    if name == 'state':
+      now = digest.of_arrays(value)
+      changed = [path for path in now if saved[name].get(path) != now[path]]
+      if changed:
+        raise DamagedError(folder, f'the numbers of {listed(changed)} differ')
+    elif digest.of_json(value) != saved.get(name):
+      raise DamagedError(folder, f'{name} is not what was saved')
+  return found
+
+
+@contextlib.contextmanager
+def _telling_damage(folder: Path) -> Iterator[None]:
+  """Tells what only a damaged step raises from faults of its place."""
   try:
-    return manager.restore(step, args=ocp.args.Composite(**items))
+    yield
+  except PermissionError:
+    raise
   except Exception as error:  # a damaged step raises a dozen types
-    raise UserError(
-      f'{manager.directory / str(step)}: this checkpoint cannot be restored '
-      f'({error}). If it is damaged, move its folder away: the run goes on '
-      'from the step before it.'
-    ) from error
+    raise DamagedError(folder, f'{type(error).__name__}: {error}') from error
+
+
+def _saved_arrays(manager: ocp.CheckpointManager, step: int) -> Any:
+  """Shapes and dtypes of a step's arrays, as the step itself says."""
+  folder = Path(manager.directory / str(step))
+  with _telling_damage(folder):
+    return manager.item_metadata(step)['state'].tree
+
+
+def set_aside(manager: ocp.CheckpointManager, step: int) -> Path:
+  """Renames the folder of a damaged step; each process calls it."""
+  folder = Path(manager.directory / str(step))
+  aside = folder.with_name(f'{step}.damaged')
+  while aside.exists():  # as the same step may be damaged again
+    aside = aside.with_name(f'{aside.name}.damaged')
+  multihost_utils.sync_global_devices('all have seen the damage')
+  if jax.process_index() == 0:
+    folder.rename(aside)
+  multihost_utils.sync_global_devices('the damaged step is set aside')
+  manager.reload()
+  return aside
 
 
 def read_config(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
@@ -227,15 +307,19 @@ def check_config(
 
 
 def _check_content(manager, step: int, evaluating: bool) -> None:
-  folder = manager.directory / str(step)
+  folder = Path(manager.directory / str(step))
   init_from = f'--config.init_from={manager.directory.parent}'
-  if not evaluating and not (folder / 'data').exists():
+  with _telling_damage(folder):
+    written = json.loads((folder / '_CHECKPOINT_METADATA').read_text())
+    expected = written['item_handlers']
+    if lacking := [name for name in expected if not (folder / name).is_dir()]:
+      raise FileNotFoundError(f'it lacks {", ".join(lacking)}')
+  if not evaluating and 'data' not in expected:
     raise UserError(
       f'{folder} holds weights, not a run to go on with; train in another '
       f'--workdir, with {init_from}'
     )
-  saved = manager.item_metadata(step)['state'].tree
-  if 'head' not in saved['params']:
+  if 'head' not in _saved_arrays(manager, step)['params']:
     raise UserError(
       f'{folder} holds the weights of a backbone alone, which predict nothing; '
       f'train with {init_from}'
@@ -247,7 +331,7 @@ def trained_classes(
 ) -> list[str] | None:
   """Class names of a step's data; None for converted weights."""
   if not (manager.directory / str(step) / 'data').exists():
-    return None
+    return None  # as `check_config` found it to be meant
   data = _restore(manager, step, data=ocp.args.JsonRestore())['data']
   return data.get('made_with', {}).get('classes')
 

@@ -5,7 +5,6 @@ from pathlib import Path
 import jax
 import ml_collections
 import numpy as np
-import orbax.checkpoint as ocp
 
 from emanet_jax.config import as_plain_dict
 from emanet_jax.errors import UserError
@@ -42,10 +41,7 @@ def save_weights(
   with checkpoint.open_manager(path, keep=1) as manager:
     manager.save(
       step,
-      args=ocp.args.Composite(
-        state=ocp.args.StandardSave(state),
-        config=ocp.args.JsonSave(as_plain_dict(config)),
-      ),
+      args=checkpoint.with_digest(state=state, config=as_plain_dict(config)),
     )
 
 

@@ -1,6 +1,7 @@
 """The evaluations of a run on its way: when they are due, and their scores."""
 
 import functools
+import math
 
 import flax.linen as nn
 import jax
@@ -12,6 +13,7 @@ from emanet_jax.data.input import pipeline
 from emanet_jax.evaluation import evaluate
 from emanet_jax.evaluation.metrics import create_metrics
 from emanet_jax.evaluation.report import Conditions, Evaluation
+from emanet_jax.inference import batching
 from emanet_jax.inference.predictor import SINGLE_SCALE
 from emanet_jax.runtime import sharding
 from emanet_jax.runtime.preemption import StopNotice
@@ -74,8 +76,11 @@ class Evaluations:
     manager: ocp.CheckpointManager,
     writer: MetricWriter,
     notice: StopNotice,
-  ) -> Evaluation:
+  ) -> Evaluation | None:
     """Evaluates a state that is saved, or being saved.
+
+    Where a device's memory does not suffice, that is told, and the step has no
+    score: training goes on, and a restart does not run into it again.
 
     Args:
       state: What to score.
@@ -86,7 +91,13 @@ class Evaluations:
     step = int(state.step)
     with notice.all_saved():
       manager.wait_until_finished()
-      evaluation = self._run_split(sharding.local(state.variables))
+      try:
+        evaluation = self._run_split(sharding.local(state.variables))
+      except batching.LackOfMemoryError as error:
+        logging.error('step %d is not scored: %s', step, error)
+        writer.write(step, 'eval', {'mIoU': math.nan})
+        self.scores[step] = math.nan
+        return None
       logging.info('step %d: %s', step, evaluation)
       if step not in self.scores:
         # mIoU in any case: a resumed run knows the best step by it.

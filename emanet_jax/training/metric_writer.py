@@ -204,11 +204,14 @@ def _parse(path: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def _drop_beyond(path: pathlib.Path, step: int | None) -> None:
-  """Rewrites a file without a torn last line and without steps beyond step."""
+  """Rewrites a file without a torn last line, doubles, and what is beyond step.
+
+  Two runs on one folder, which nothing kept apart once, wrote each step twice.
+  """
   if not path.exists():
     return
-  records = _parse(path)
-  kept = [r for r in records if step is None or r['step'] <= step]
+  records = {(r['split'], r['step']): r for r in _parse(path)}
+  kept = [r for r in records.values() if step is None or r['step'] <= step]
   text = ''.join(json.dumps(record) + '\n' for record in kept)
   if text.encode() == path.read_bytes():
     return

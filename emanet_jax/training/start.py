@@ -1,16 +1,21 @@
 """The state that a run begins with, or goes on from."""
 
+import contextlib
 import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import flax.linen as nn
 import jax
 import ml_collections
+import numpy as np
 import optax
 import orbax.checkpoint as ocp
 from absl import logging
+from jax.experimental import multihost_utils
 
 from emanet_jax.data.input import pipeline
+from emanet_jax.errors import UserError
 from emanet_jax.models.segmenter import compute_dtype
 from emanet_jax.runtime import sharding
 from emanet_jax.state import checkpoint, init_from, train_state, weights
@@ -29,13 +34,46 @@ def settle_dtype(
   dtype = config.model.dtype
   if dtype == 'auto' and Path(workdir, 'checkpoints').is_dir():
     manager = checkpoint.open_manager(workdir)
-    if (step := manager.latest_step()) is not None:
-      dtype = as_today(checkpoint.read_config(manager, step))['model.dtype']
+    for step in sorted(manager.all_steps(), reverse=True):
+      with contextlib.suppress(checkpoint.DamagedError):  # told later
+        saved = checkpoint.read_config(manager, step)
+        dtype = as_today(saved)['model.dtype']
+        break
   dtype = compute_dtype(dtype)
   logging.info('model.dtype is %s, on %s', dtype, jax.default_backend())
   config = config.copy_and_resolve_references()
   config.model.dtype = dtype
   return config
+
+
+def _newest_intact(
+  config: ml_collections.ConfigDict,
+  manager: ocp.CheckpointManager,
+  create: Callable[[], TrainState],
+  iterator: pipeline.TrainIterator,
+  replicated: jax.sharding.Sharding,
+) -> TrainState:
+  """The latest state that is what was saved; damaged ones are set aside."""
+  while True:
+    damage = None
+    try:
+      checkpoint.check_config(manager, config)
+      shapes = jax.eval_shape(create)
+      abstract = checkpoint.abstract_like(shapes, replicated)
+      state = checkpoint.restore(manager, abstract, iterator)
+    except checkpoint.DamagedError as error:
+      damage = error
+    # All go on from the same step.
+    seen = np.array(damage is not None)
+    if jax.process_count() > 1:
+      seen = multihost_utils.process_allgather(seen)
+    if not seen.any():
+      return state
+    step, steps = manager.latest_step(), manager.all_steps()
+    if len(steps) < 2:
+      raise damage or UserError(f'step {step} is damaged on another process')
+    aside = checkpoint.set_aside(manager, step)
+    logging.warning('%s\nIt lies in %s now', damage, aside)
 
 
 def first_or_latest(
@@ -51,10 +89,9 @@ def first_or_latest(
   create = functools.partial(train_state.create_state, model, tx)
   rng = jax.random.key(config.seed)
   if manager.latest_step() is not None:
-    checkpoint.check_config(manager, config)
-    shapes = jax.eval_shape(create, rng)
-    abstract = checkpoint.abstract_like(shapes, replicated)
-    state = checkpoint.restore(manager, abstract, iterator)
+    state = _newest_intact(
+      config, manager, functools.partial(create, rng), iterator, replicated
+    )
     logging.info('going on from step %d in %s', state.step, manager.directory)
     return state
   if config.init_from:

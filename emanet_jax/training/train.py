@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import ml_collections
+import orbax.checkpoint as ocp
 from absl import logging
 
 from emanet_jax.config import as_plain_dict
@@ -16,6 +17,7 @@ from emanet_jax.data.input import pipeline
 from emanet_jax.evaluation import report
 from emanet_jax.models.segmenter import create_model
 from emanet_jax.runtime import sharding, startup
+from emanet_jax.runtime.ownership import own
 from emanet_jax.runtime.preemption import StopNotice
 from emanet_jax.runtime.progress import Progress
 from emanet_jax.state import checkpoint
@@ -66,23 +68,19 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
   )
   iterator = _create_iterator(config, dataset)
   evaluations = Evaluations(config, model, dataset, scores={})
-  manager = checkpoint.open_manager(
-    workdir,
-    config.train.keep_checkpoints,
-    keep_best=config.train.keep_best,
-    scores=evaluations.scores,
-  )
-  state = first_or_latest(config, manager, model, tx, iterator, mesh)
-  start, steps = int(state.step), config.train.steps
+  writes = jax.process_index() == 0
 
-  rng = jax.random.key(config.seed)
   with contextlib.ExitStack() as stack:
-    stack.callback(manager.close)
     stack.callback(iterator.close)
+    if writes:
+      stack.enter_context(own(workdir))
+    manager = stack.enter_context(_open_manager(config, workdir, evaluations))
+    state = first_or_latest(config, manager, model, tx, iterator, mesh)
+    start, steps = int(state.step), config.train.steps
+    rng = jax.random.key(config.seed)
     evaluations.scores.update(evaluated_scores(workdir, start))
     batches = DevicePrefetch(iterator, mesh, count=steps - start)
     stack.callback(batches.close)
-    writes = jax.process_index() == 0
     writer = stack.enter_context(open_writer(workdir, start, writes=writes))
     notice = stack.enter_context(StopNotice())
     scoring = manager, writer, notice
@@ -91,7 +89,8 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
       # A run stopped before or during an evaluation makes it now.
       if evaluations.due(start) and start not in evaluations.scores:
         evaluations.run(state, *scoring)
-      step_fn = _compile_step(config, model, tx, loss_fn, mesh, state, rng)
+      with notice.ending_at_once(f'all is saved, up to step {start}'):
+        step_fn = _compile_step(config, model, tx, loss_fn, mesh, state, rng)
     progress = Progress('step', steps, done=start, size=config.train.batch_size)
     metrics = StepMetrics(progress)
     # Steps count from 1: a checkpoint's number is that of the steps behind it.
@@ -126,7 +125,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
 
     final = evaluations.run(state, *scoring)
     evaluations.tell_best()
-    if writes:
+    if writes and final:
       with notice.all_saved():
         _write_report(config, workdir, final, dataset, evaluations)
   return state
@@ -149,6 +148,15 @@ def _create_iterator(
     seed=config.seed,
     process_index=jax.process_index(),
     process_count=jax.process_count(),
+  )
+
+
+def _open_manager(config, workdir, evaluations) -> ocp.CheckpointManager:
+  return checkpoint.open_manager(
+    workdir,
+    config.train.keep_checkpoints,
+    keep_best=config.train.keep_best,
+    scores=evaluations.scores,
   )
 
 

@@ -108,7 +108,7 @@ def output(folder, workdir, tmp_path_factory):
 
 
 def test_the_folders_are_mirrored(output):
-  found = {str(p.relative_to(output)) for p in output.rglob('*.*')}
+  found = {str(p.relative_to(output)) for p in output.rglob('[!.]*.*')}
   assert found == {
     'origin.json',
     *(f'{kind}/{n}.png' for n in SIZES for kind in ('labels', 'overlays')),
@@ -244,7 +244,7 @@ def test_a_submission_holds_the_whole_split(
   config = tiny.tiny_config(predict__split='val', predict__submission='shapes')
   predict.predict(config, str(workdir))
   output = workdir / 'predict'
-  found = {str(p.relative_to(output)) for p in output.rglob('*.*')}
+  found = {str(p.relative_to(output)) for p in output.rglob('[!.]*.*')}
   pngs = {f'submission/r/{name}_x.png' for name in files}
   assert found == {'origin.json', 'shapes_val.zip', *pngs}
   for name, expected in alone.items():

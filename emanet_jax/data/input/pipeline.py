@@ -5,6 +5,7 @@ alone, never on threads or processes. A checkpoint keeps the position, and what
 else the batches were made with, so that going on with anything else is noticed.
 """
 
+import contextlib
 import functools
 import io
 from collections.abc import Iterator, Mapping, Sequence
@@ -80,14 +81,15 @@ def train_iterator(
     'seed': seed,
     **options,
   }
+  records = _Records(dataset, config.train_split)
   # Lazy: an example is read, decoded and augmented when a batch asks for it.
   # Shuffling and drawing follow from the seed and the position alone.
   examples = (
-    grain.MapDataset.source(dataset.source(config.train_split))
+    grain.MapDataset.source(records)
     .seed(seed)
     .shuffle()
     .repeat()
-    .map(transforms.decode)
+    .map(records.decode)
     .random_map(functools.partial(_augment, **{**options, **applied}))
   )
   # The reading threads are the parallelism: OpenCV's own would fight them.
@@ -118,7 +120,10 @@ def image_sizes(
   source = dataset.source(split)
 
   def measure(position: int) -> tuple[int, int]:
-    with Image.open(io.BytesIO(source[position]['image'])) as image:
+    with (
+      _telling_place(dataset, split, position),
+      Image.open(io.BytesIO(source[position]['image'])) as image,
+    ):
       return image.height, image.width
 
   with ThreadPoolExecutor() as pool:
@@ -148,16 +153,54 @@ def evaluation_examples(
   Raises:
     UserError: The split is absent.
   """
-  source = dataset.source(split)
+  records = _Records(dataset, split)
   if positions is None:
-    positions = range(len(source))
+    positions = range(len(records))
   if not len(positions):
     return iter(())
   return iter(
     grain.MapDataset.source(positions)
-    .map(lambda position: transforms.decode(source[position]))
+    .map(lambda position: records.decode(records[position]))
     .to_iter_dataset(_read_options(num_threads, 2 * num_threads))
   )
+
+
+class _Records:
+  """A split's records; a bad one is told by its place."""
+
+  def __init__(self, dataset: Dataset, split: str):
+    self._dataset, self._split = dataset, split
+    self._source = dataset.source(split)
+
+  def __len__(self) -> int:
+    return len(self._source)
+
+  def __getitem__(self, position: int) -> tuple[int, Mapping[str, Any]]:
+    with _telling_place(self._dataset, self._split, position):
+      return position, self._source[position]
+
+  def decode(self, record: tuple[int, Mapping[str, Any]]) -> dict[str, Any]:
+    """Decodes what an index gives."""
+    position, content = record
+    with _telling_place(self._dataset, self._split, position):
+      return transforms.decode(content)
+
+
+@contextlib.contextmanager
+def _telling_place(
+  dataset: Dataset, split: str, position: int
+) -> Iterator[None]:
+  try:
+    yield
+  # ArrayRecord raises RuntimeError where its checksums do not match, decoders
+  # many types, or none and give nothing.
+  except Exception as error:
+    raise UserError(
+      f'{dataset.directory}: record {position} of {split} cannot be read '
+      f'({type(error).__name__}: {error}). python -m emanet_jax.tools.'
+      f'prepare_data {dataset.spec.name} --check finds all such records; '
+      'delete the folder and prepare the data set again'
+    ) from error
 
 
 def _transform_options(config: ml_collections.ConfigDict) -> dict[str, Any]:

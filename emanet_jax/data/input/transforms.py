@@ -146,6 +146,9 @@ def decode(record: Mapping[str, Any]) -> dict[str, Any]:
 
   Returns:
     'id': str, 'image': uint8 RGB [h, w, 3], 'label': uint8 [h, w].
+
+  Raises:
+    ValueError: One of them is no image.
   """
   # The labels were drawn on the photo as stored: EXIF must not turn it.
   flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
@@ -153,6 +156,8 @@ def decode(record: Mapping[str, Any]) -> dict[str, Any]:
   label = cv2.imdecode(
     np.frombuffer(record['label'], np.uint8), cv2.IMREAD_UNCHANGED
   )
+  if image is None or label is None:
+    raise ValueError('its photo or label is no image')
   return {'id': record['id'].decode(), 'image': image, 'label': label}
 
 
