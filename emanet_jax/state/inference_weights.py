@@ -70,6 +70,7 @@ def open_for_inference(
   saved = as_today(checkpoint.read_config(manager, step))
   config = config.copy_and_resolve_references()
   config.model.dtype = compute_dtype(config.model.dtype)
+  logging.info('%s, in %s', manager.directory / str(step), config.model.dtype)
   if not config.data.data_dir and saved['data.data_dir']:
     config.data.data_dir = saved['data.data_dir']
     logging.info("data.data_dir: the checkpoint's, %s", config.data.data_dir)
