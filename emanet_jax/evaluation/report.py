@@ -101,8 +101,14 @@ def write(
     conditions: What the scores are of.
     config: The configuration, as plain dicts, for the page to list.
   """
-  folder.mkdir(parents=True, exist_ok=True)
   scores = evaluation.scores
+  logging.info('%s', '\n' + table(scores, spec.classes))
+  logging.info(
+    '%s, step %d, %s, %s',
+    *(conditions.split, conditions.step),
+    *(conditions.protocol, conditions.dtype),
+  )
+  folder.mkdir(parents=True, exist_ok=True)
   content = {
     **to_json(scores, spec.classes),
     'num_images': evaluation.num_images,
@@ -145,12 +151,6 @@ def write(
   attended = [p for p in evaluation.pictures if 'responsibilities' in p]
   if attended:
     overlays.attention_page(folder / 'attention.png', attended)
-  logging.info('%s', '\n' + table(scores, spec.classes))
-  logging.info(
-    '%s, step %d, %s, %s',
-    *(conditions.split, conditions.step),
-    *(conditions.protocol, conditions.dtype),
-  )
   logging.info(
     '%d images in %.1f s (%.1f images/s), %d shape(s) compiled; report in %s',
     evaluation.num_images,

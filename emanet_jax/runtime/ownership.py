@@ -11,6 +11,7 @@ from pathlib import Path
 from absl import logging
 
 from emanet_jax.errors import UserError
+from emanet_jax.runtime import places
 
 _NAME = '.owner'
 
@@ -24,8 +25,9 @@ def own(folder: str | Path) -> Iterator[None]:
   held off.
 
   Raises:
-    UserError: Another process holds it; says which.
+    UserError: Another process holds it, which is named; or it cannot be made.
   """
+  places.check_folder(folder)
   folder = Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
   with open(folder / _NAME, 'a+') as file:

@@ -1,9 +1,23 @@
 """Whether something can be written to a place, before it is worked for."""
 
 import os
+import re
 from pathlib import Path
 
 from emanet_jax.errors import UserError
+
+
+def check_local(path: str | Path) -> None:
+  """Checks that a path is one of this machine's file systems.
+
+  Raises:
+    UserError: It is a URL, which would become a folder of a strange name.
+  """
+  if re.match(r'[a-z][a-z0-9+.-]+:/', str(path), re.IGNORECASE):
+    raise UserError(
+      f'{path} is no path of this machine: mount it (as gcsfuse does), and '
+      'give the path of the mount'
+    )
 
 
 def check_new_file(path: str | Path) -> None:
@@ -13,6 +27,7 @@ def check_new_file(path: str | Path) -> None:
     UserError: Something is there already; or its folder is not there, is none,
       or may not be written to.
   """
+  check_local(path)
   path = Path(path)
   if path.exists():
     raise UserError(f'{path} exists; give a new file, or delete it first')
@@ -29,6 +44,7 @@ def check_folder(path: str | Path) -> None:
   Raises:
     UserError: A file is in its place, or this user may not write there.
   """
+  check_local(path)
   place = Path(path).absolute()
   while not place.exists():
     place = place.parent

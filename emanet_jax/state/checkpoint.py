@@ -5,27 +5,21 @@ killed at any moment finds its last complete step. Nothing saved is overwritten.
 Digests of all that is saved lie beside it, and are compared with what is read.
 """
 
-import contextlib
-import dataclasses
-import datetime
-import json
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import ml_collections
 import orbax.checkpoint as ocp
-from absl import logging
-from jax.experimental import multihost_utils
 
 from emanet_jax.config import as_plain_dict
 from emanet_jax.data.input.iterator import TrainIterator
-from emanet_jax.errors import UserError, listed
+from emanet_jax.errors import UserError
 from emanet_jax.runtime import places
-from emanet_jax.state import digest
+from emanet_jax.state import background_saves, integrity
 from emanet_jax.state.compatibility import differences
+from emanet_jax.state.retention import BestScored
 from emanet_jax.state.train_state import TrainState
 
 
@@ -48,11 +42,12 @@ def open_manager(
   Raises:
     UserError: Steps are to be kept where nothing can be written.
   """
+  places.check_local(workdir)
   if keep is not None:
     places.check_folder(workdir)
   policy = ocp.checkpoint_managers.LatestN(keep)
   if keep_best:
-    best = _BestScored(keep_best, scores)
+    best = BestScored(keep_best, scores)
     policy = ocp.checkpoint_managers.AnyPreservationPolicy([policy, best])
   return ocp.CheckpointManager(
     Path(workdir).absolute() / 'checkpoints',
@@ -71,38 +66,6 @@ def open_manager(
   )
 
 
-class _Scored(NamedTuple):
-  """Orbax's PolicyCheckpointInfo."""
-
-  step: int
-  metrics: float
-  time: datetime.datetime
-
-
-@dataclasses.dataclass(frozen=True)
-class _BestScored:
-  """Orbax's BestN, by scores that come after a step is saved.
-
-  A step is saved before it is evaluated, so that a kill in between loses
-  nothing; Orbax's own metrics would have to be there at the save.
-  """
-
-  n: int
-  scores: Mapping[int, float]
-
-  def should_preserve(self, checkpoints: Sequence[Any], *, context: Any):
-    """Which of the checkpoints to keep, in Orbax's terms."""
-    scored = [
-      _Scored(c.step, self.scores[c.step], c.time)
-      for c in checkpoints
-      if not math.isnan(self.scores.get(c.step, math.nan))
-    ]
-    best = ocp.checkpoint_managers.BestN(get_metric_fn=float, n=self.n)
-    kept = best.should_preserve(scored, context=context)
-    steps = {c.step for c, keep in zip(scored, kept, strict=True) if keep}
-    return [c.step in steps for c in checkpoints]
-
-
 def save(
   manager: ocp.CheckpointManager,
   state: TrainState,
@@ -119,30 +82,19 @@ def save(
     config: Of the run.
 
   Raises:
+    UserError: The save before this one could not be written.
     RuntimeError: The step could not be taken on.
   """
   # Orbax copies the arrays off the devices before it returns, and writes them
   # while training goes on.
   step = int(state.step)
-  saved = manager.save(
-    step,
-    args=with_digest(
-      state=state, data=input_state, config=as_plain_dict(config)
-    ),
+  args = integrity.with_digest(
+    state=state, data=input_state, config=as_plain_dict(config)
   )
+  with background_saves.telling_what_is_lost(manager):
+    saved = manager.save(step, args=args)
   if not saved:
     raise RuntimeError(f'step {step} was not saved in {manager.directory}')
-
-
-def with_digest(*, state: Any, **items: Any) -> ocp.args.Composite:
-  """What a manager saves: arrays, JSON, and the digests of both."""
-  digests = {name: digest.of_json(value) for name, value in items.items()}
-  digests['state'] = digest.of_arrays(state)
-  return ocp.args.Composite(
-    state=ocp.args.StandardSave(state),
-    digest=ocp.args.JsonSave(digests),
-    **{name: ocp.args.JsonSave(value) for name, value in items.items()},
-  )
 
 
 def restore(
@@ -162,7 +114,7 @@ def restore(
     UserError: It was made with other data, or cannot be read for another
       reason; the iterator is left as it was.
   """
-  items = _restore(
+  items = integrity.restore_items(
     manager,
     manager.latest_step(),
     state=ocp.args.StandardRestore(abstract_state),
@@ -183,86 +135,12 @@ def restore_variables(
   """A step's `params`, `batch_stats` and `bases`, so sharded; the latest's."""
   # The checkpoint itself says which arrays it has: no network is built.
   step = manager.latest_step() if step is None else step
-  abstract = abstract_like(_saved_arrays(manager, step), sharding)
-  items = _restore(manager, step, state=ocp.args.StandardRestore(abstract))
+  abstract = abstract_like(integrity.saved_arrays(manager, step), sharding)
+  items = integrity.restore_items(
+    manager, step, state=ocp.args.StandardRestore(abstract)
+  )
   state = items['state']
   return {'params': state['params'], **state['model_state']}
-
-
-class DamagedError(UserError):
-  """A step of a run is not what was saved."""
-
-  def __init__(self, folder: Path, what: str):
-    """Names the step.
-
-    Args:
-      folder: Of the step.
-      what: Is wrong with it.
-    """
-    what = ' '.join(what.split())[:300] or 'no reason is given'
-    super().__init__(
-      f'{folder} is damaged: {what}. Training sets such a step aside and goes '
-      'on from the newest intact one; evaluation, prediction and export take '
-      'any step by --checkpoint'
-    )
-
-
-def _restore(
-  manager: ocp.CheckpointManager, step: int, **items
-) -> dict[str, Any]:
-  """Items of a step, as they were saved."""
-  folder = Path(manager.directory / str(step))
-  with _telling_damage(folder):
-    if has_digest := (folder / 'digest').exists():
-      items['digest'] = ocp.args.JsonRestore()
-    found = dict(
-      manager.restore(step, args=ocp.args.Composite(**items)).items()
-    )
-  if not has_digest:
-    logging.info('%s is of an older version: it has no digest', folder)
-    return found
-  saved = found.pop('digest')
-  for name, value in found.items():
-    if name == 'state':
-      now = digest.of_arrays(value)
-      changed = [path for path in now if saved[name].get(path) != now[path]]
-      if changed:
-        raise DamagedError(folder, f'the numbers of {listed(changed)} differ')
-    elif digest.of_json(value) != saved.get(name):
-      raise DamagedError(folder, f'{name} is not what was saved')
-  return found
-
-
-@contextlib.contextmanager
-def _telling_damage(folder: Path) -> Iterator[None]:
-  """Tells what only a damaged step raises from faults of its place."""
-  try:
-    yield
-  except PermissionError:
-    raise
-  except Exception as error:  # a damaged step raises a dozen types
-    raise DamagedError(folder, f'{type(error).__name__}: {error}') from error
-
-
-def _saved_arrays(manager: ocp.CheckpointManager, step: int) -> Any:
-  """Shapes and dtypes of a step's arrays, as the step itself says."""
-  folder = Path(manager.directory / str(step))
-  with _telling_damage(folder):
-    return manager.item_metadata(step)['state'].tree
-
-
-def set_aside(manager: ocp.CheckpointManager, step: int) -> Path:
-  """Renames the folder of a damaged step; each process calls it."""
-  folder = Path(manager.directory / str(step))
-  aside = folder.with_name(f'{step}.damaged')
-  while aside.exists():  # as the same step may be damaged again
-    aside = aside.with_name(f'{aside.name}.damaged')
-  multihost_utils.sync_global_devices('all have seen the damage')
-  if jax.process_index() == 0:
-    folder.rename(aside)
-  multihost_utils.sync_global_devices('the damaged step is set aside')
-  manager.reload()
-  return aside
 
 
 def read_config(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
@@ -271,7 +149,9 @@ def read_config(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
   Raises:
     UserError: It cannot be read.
   """
-  return _restore(manager, step, config=ocp.args.JsonRestore())['config']
+  return integrity.restore_items(manager, step, config=ocp.args.JsonRestore())[
+    'config'
+  ]
 
 
 def check_config(
@@ -309,17 +189,13 @@ def check_config(
 def _check_content(manager, step: int, evaluating: bool) -> None:
   folder = Path(manager.directory / str(step))
   init_from = f'--config.init_from={manager.directory.parent}'
-  with _telling_damage(folder):
-    written = json.loads((folder / '_CHECKPOINT_METADATA').read_text())
-    expected = written['item_handlers']
-    if lacking := [name for name in expected if not (folder / name).is_dir()]:
-      raise FileNotFoundError(f'it lacks {", ".join(lacking)}')
-  if not evaluating and 'data' not in expected:
+  items = integrity.check_complete(folder)
+  if not evaluating and 'data' not in items:
     raise UserError(
       f'{folder} holds weights, not a run to go on with; train in another '
       f'--workdir, with {init_from}'
     )
-  if 'head' not in _saved_arrays(manager, step)['params']:
+  if 'head' not in integrity.saved_arrays(manager, step)['params']:
     raise UserError(
       f'{folder} holds the weights of a backbone alone, which predict nothing; '
       f'train with {init_from}'
@@ -332,7 +208,9 @@ def trained_classes(
   """Class names of a step's data; None for converted weights."""
   if not (manager.directory / str(step) / 'data').exists():
     return None  # as `check_config` found it to be meant
-  data = _restore(manager, step, data=ocp.args.JsonRestore())['data']
+  data = integrity.restore_items(manager, step, data=ocp.args.JsonRestore())[
+    'data'
+  ]
   return data.get('made_with', {}).get('classes')
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from emanet_jax.config import as_plain_dict
 from emanet_jax.errors import UserError
 from emanet_jax.runtime import places
-from emanet_jax.state import checkpoint
+from emanet_jax.state import checkpoint, integrity
 
 
 def save_weights(
@@ -41,7 +41,7 @@ def save_weights(
   with checkpoint.open_manager(path, keep=1) as manager:
     manager.save(
       step,
-      args=checkpoint.with_digest(state=state, config=as_plain_dict(config)),
+      args=integrity.with_digest(state=state, config=as_plain_dict(config)),
     )
 
 

@@ -17,6 +17,7 @@ from emanet_jax.inference import batching
 from emanet_jax.inference.predictor import SINGLE_SCALE
 from emanet_jax.runtime import sharding
 from emanet_jax.runtime.preemption import StopNotice
+from emanet_jax.state import background_saves
 from emanet_jax.state.train_state import TrainState
 from emanet_jax.training.metric_writer import MetricWriter
 
@@ -90,7 +91,7 @@ class Evaluations:
     """
     step = int(state.step)
     with notice.all_saved():
-      manager.wait_until_finished()
+      background_saves.finish(manager)
       try:
         evaluation = self._run_split(sharding.local(state.variables))
       except batching.LackOfMemoryError as error:

@@ -18,7 +18,13 @@ from emanet_jax.data.input import pipeline
 from emanet_jax.errors import UserError
 from emanet_jax.models.segmenter import compute_dtype
 from emanet_jax.runtime import sharding
-from emanet_jax.state import checkpoint, init_from, train_state, weights
+from emanet_jax.state import (
+  checkpoint,
+  init_from,
+  integrity,
+  train_state,
+  weights,
+)
 from emanet_jax.state.compatibility import as_today
 from emanet_jax.state.train_state import TrainState
 
@@ -35,7 +41,7 @@ def settle_dtype(
   if dtype == 'auto' and Path(workdir, 'checkpoints').is_dir():
     manager = checkpoint.open_manager(workdir)
     for step in sorted(manager.all_steps(), reverse=True):
-      with contextlib.suppress(checkpoint.DamagedError):  # told later
+      with contextlib.suppress(integrity.DamagedError):  # told later
         saved = checkpoint.read_config(manager, step)
         dtype = as_today(saved)['model.dtype']
         break
@@ -61,7 +67,7 @@ def _newest_intact(
       shapes = jax.eval_shape(create)
       abstract = checkpoint.abstract_like(shapes, replicated)
       state = checkpoint.restore(manager, abstract, iterator)
-    except checkpoint.DamagedError as error:
+    except integrity.DamagedError as error:
       damage = error
     # All go on from the same step.
     seen = np.array(damage is not None)
@@ -72,7 +78,7 @@ def _newest_intact(
     step, steps = manager.latest_step(), manager.all_steps()
     if len(steps) < 2:
       raise damage or UserError(f'step {step} is damaged on another process')
-    aside = checkpoint.set_aside(manager, step)
+    aside = integrity.set_aside(manager, step)
     logging.warning('%s\nIt lies in %s now', damage, aside)
 
 

@@ -20,7 +20,7 @@ from emanet_jax.runtime import sharding, startup
 from emanet_jax.runtime.ownership import own
 from emanet_jax.runtime.preemption import StopNotice
 from emanet_jax.runtime.progress import Progress
-from emanet_jax.state import checkpoint
+from emanet_jax.state import background_saves, checkpoint
 from emanet_jax.state.train_state import TrainState
 from emanet_jax.training import checks
 from emanet_jax.training import step as training_step
@@ -74,7 +74,8 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
     stack.callback(iterator.close)
     if writes:
       stack.enter_context(own(workdir))
-    manager = stack.enter_context(_open_manager(config, workdir, evaluations))
+    manager = _open_manager(config, workdir, evaluations)
+    stack.enter_context(background_saves.closing(manager))
     state = first_or_latest(config, manager, model, tx, iterator, mesh)
     start, steps = int(state.step), config.train.steps
     rng = jax.random.key(config.seed)
@@ -102,6 +103,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
       # Returns at once; the old state's memory is given to the new one.
       state, values = step_fn(state, batch, rng)
       metrics.add(step, values)
+      background_saves.check(manager)
 
       stopping = notice.asked(step)
       ending = stopping or evaluations.due(step)
@@ -115,7 +117,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
         with progress.paused():
           checkpoint.save(manager, state, batches.get_state(), config)
       if stopping:
-        manager.wait_until_finished()
+        background_saves.finish(manager)
         logging.info('stopped and saved at step %d of %d', step, steps)
         return state
       # After the save: a kill during an evaluation loses nothing of the run.

@@ -16,7 +16,7 @@ from emanet_jax.data.input import pipeline
 from emanet_jax.errors import UserError
 from emanet_jax.models.segmenter import create_model
 from emanet_jax.runtime import sharding
-from emanet_jax.state import checkpoint, digest
+from emanet_jax.state import checkpoint, digest, integrity
 from emanet_jax.state.inference_weights import open_for_inference
 from emanet_jax.state.train_state import TrainState, create_state
 from emanet_jax.training import start
@@ -100,7 +100,7 @@ def test_every_damage_to_every_file_is_noticed_or_harmless(saved, tmp_path):
       before = sorted(p.name for p in (workdir / 'checkpoints').iterdir())
       try:
         state, position = restored(workdir)
-      except checkpoint.DamagedError as error:
+      except integrity.DamagedError as error:
         told.append((workdir, str(error)))
         table[name.split()[0], 'noticed'] += 1
       else:
@@ -195,7 +195,7 @@ def test_training_goes_on_from_the_newest_intact_step(
   else:
     (newest / 'config' / 'metadata').write_text('{')
   spoiled = tiny.hash_files(newest)
-  with pytest.raises(checkpoint.DamagedError, match='8 is damaged'):
+  with pytest.raises(integrity.DamagedError, match='8 is damaged'):
     use(config, tmp_path)
   iterator = mock.create_autospec(pipeline.TrainIterator, instance=True)
   mesh = sharding.create_mesh(jax.devices()[:1])

@@ -19,6 +19,7 @@ from emanet_jax.data.reading.builder import SegmentationBuilder
 from emanet_jax.data.reading.files import Files
 from emanet_jax.data.spec import DatasetSpec
 from emanet_jax.errors import UserError
+from emanet_jax.runtime import places
 
 
 def open_dataset(
@@ -140,6 +141,7 @@ def prepare(
 
 
 def _data_dir(data_dir: str) -> pathlib.Path:
+  places.check_local(data_dir)
   return pathlib.Path(data_dir or 'data').expanduser().resolve()
 
 

@@ -1,0 +1,116 @@
+"""Whether a checkpoint is what was saved."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from absl import logging
+from jax.experimental import multihost_utils
+
+from emanet_jax.errors import UserError, listed
+from emanet_jax.state import digest
+
+
+class DamagedError(UserError):
+  """A step of a run is not what was saved."""
+
+  def __init__(self, folder: Path, what: str):
+    """Names the step.
+
+    Args:
+      folder: Of the step.
+      what: Is wrong with it.
+    """
+    what = ' '.join(what.split())[:300] or 'no reason is given'
+    super().__init__(
+      f'{folder} is damaged: {what}. Training sets such a step aside and goes '
+      'on from the newest intact one; evaluation, prediction and export take '
+      'any step by --checkpoint'
+    )
+
+
+def restore_items(
+  manager: ocp.CheckpointManager, step: int, **items
+) -> dict[str, Any]:
+  """Items of a step, as they were saved."""
+  folder = Path(manager.directory / str(step))
+  with _telling_damage(folder):
+    if has_digest := (folder / 'digest').exists():
+      items['digest'] = ocp.args.JsonRestore()
+    found = dict(
+      manager.restore(step, args=ocp.args.Composite(**items)).items()
+    )
+  if not has_digest:
+    logging.info('%s is of an older version: it has no digest', folder)
+    return found
+  saved = found.pop('digest')
+  for name, value in found.items():
+    if name == 'state':
+      now = digest.of_arrays(value)
+      changed = [path for path in now if saved[name].get(path) != now[path]]
+      if changed:
+        raise DamagedError(folder, f'the numbers of {listed(changed)} differ')
+    elif digest.of_json(value) != saved.get(name):
+      raise DamagedError(folder, f'{name} is not what was saved')
+  return found
+
+
+@contextlib.contextmanager
+def _telling_damage(folder: Path) -> Iterator[None]:
+  """Tells what only a damaged step raises from faults of its place."""
+  try:
+    yield
+  except PermissionError:
+    raise
+  except Exception as error:  # a damaged step raises a dozen types
+    raise DamagedError(folder, f'{type(error).__name__}: {error}') from error
+
+
+def saved_arrays(manager: ocp.CheckpointManager, step: int) -> Any:
+  """Shapes and dtypes of a step's arrays, as the step itself says."""
+  folder = Path(manager.directory / str(step))
+  with _telling_damage(folder):
+    return manager.item_metadata(step)['state'].tree
+
+
+def set_aside(manager: ocp.CheckpointManager, step: int) -> Path:
+  """Renames the folder of a damaged step; each process calls it."""
+  folder = Path(manager.directory / str(step))
+  aside = folder.with_name(f'{step}.damaged')
+  while aside.exists():  # as the same step may be damaged again
+    aside = aside.with_name(f'{aside.name}.damaged')
+  multihost_utils.sync_global_devices('all have seen the damage')
+  if jax.process_index() == 0:
+    folder.rename(aside)
+  multihost_utils.sync_global_devices('the damaged step is set aside')
+  manager.reload()
+  return aside
+
+
+def check_complete(folder: Path) -> list[str]:
+  """The items of a step, all of which are there.
+
+  Raises:
+    DamagedError: Some are not, or nobody can tell.
+  """
+  with _telling_damage(folder):
+    written = json.loads((folder / '_CHECKPOINT_METADATA').read_text())
+    items = list(written['item_handlers'])
+    if lacking := [name for name in items if not (folder / name).is_dir()]:
+      raise FileNotFoundError(f'it lacks {", ".join(lacking)}')
+  return items
+
+
+def with_digest(*, state: Any, **items: Any) -> ocp.args.Composite:
+  """What a manager saves: arrays, JSON, and the digests of both."""
+  digests = {name: digest.of_json(value) for name, value in items.items()}
+  digests['state'] = digest.of_arrays(state)
+  return ocp.args.Composite(
+    state=ocp.args.StandardSave(state),
+    digest=ocp.args.JsonSave(digests),
+    **{name: ocp.args.JsonSave(value) for name, value in items.items()},
+  )
