@@ -13,9 +13,17 @@ from tests import tiny
 SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
 
+# Whoever runs the tests may have ignored one, as nohup does.
+HEEDED = """
+import signal
+for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+  signal.signal(number, signal.SIG_DFL)
+"""
+
+
 def program(code):
   return subprocess.Popen(
-    [sys.executable, '-c', code],
+    [sys.executable, '-c', HEEDED + code],
     cwd=tiny.REPOSITORY,
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
@@ -103,8 +111,10 @@ def test_what_was_ignored_stays_so():
 def test_a_program_that_begins_ends_in_one_line(delay, tmp_path):
   """In imports, flags or compilation, whichever it is at by then."""
   flags = tiny.flags(tmp_path / 'run', data__data_dir=tmp_path / 'data')
+  module = "'emanet_jax.main', run_name='__main__', alter_sys=True"
+  main = f'{HEEDED}\nimport runpy\nrunpy.run_module({module})'
   process = subprocess.Popen(
-    [sys.executable, '-m', 'emanet_jax.main', *flags],
+    [sys.executable, '-c', main, *flags],
     cwd=tiny.REPOSITORY,
     env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
     stderr=subprocess.PIPE,
