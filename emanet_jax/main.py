@@ -80,8 +80,8 @@ def main(argv: Sequence[str]) -> None:
   log_own_progress()
   if _KEEP_FREED_MEMORY.value:
     startup.keep_freed_memory()
-  startup.cache_compilations(_CACHE.value)
   try:
+    startup.cache_compilations(_CACHE.value)
     distributed.join(_DISTRIBUTED.value, _HEARTBEAT.value)
     _run(CONFIG.value, _workdir())
   except (UserError, OSError) as error:

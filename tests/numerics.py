@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+from jax import lax
 
 
 def normal(*shape, seed=0):
@@ -17,3 +18,16 @@ def with_gradients(function, inputs, seed=9):
   """The value, and its vector-Jacobian products with a random cotangent."""
   value, vjp = jax.vjp(function, *inputs)
   return value, *vjp(normal(*value.shape, seed=seed).astype(value.dtype))
+
+
+def plain_conv(x, kernel, stride, dilation):
+  """XLA's convolution, padded as PyTorch's is."""
+  pad = dilation * (kernel.shape[0] // 2)
+  return lax.conv_general_dilated(
+    x,
+    kernel,
+    (stride, stride),
+    [(pad, pad), (pad, pad)],
+    rhs_dilation=(dilation, dilation),
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+  )

@@ -4,8 +4,6 @@ As a program it tries the values, in a process that has the flags of `main`.
 """
 
 import json
-import pathlib
-import subprocess
 import sys
 
 import pytest
@@ -14,8 +12,7 @@ from flax import traverse_util
 
 from emanet_jax import config_flag
 from emanet_jax.config import default_config
-
-REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+from tests.programs import run_python
 
 # By the type of a default: values of another.
 WRONG = {
@@ -43,14 +40,7 @@ RIGHT = {
 @pytest.fixture(scope='module')
 def told():
   """What each case comes to, as (message, value)."""
-  finished = subprocess.run(
-    [sys.executable, '-m', 'tests.test_config_flag'],
-    cwd=REPOSITORY,
-    capture_output=True,
-    text=True,
-    timeout=300,
-  )
-  assert finished.returncode == 0, finished.stderr
+  finished = run_python('-m', 'tests.test_config_flag')
   return json.loads(finished.stdout.splitlines()[-1])
 
 

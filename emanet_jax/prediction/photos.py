@@ -23,7 +23,6 @@ from emanet_jax.data.prepared import Dataset
 from emanet_jax.data.reading import images
 from emanet_jax.errors import UserError
 
-_ORIENTATION = 0x0112  # of EXIF; 1 = as stored
 # By orientation: steps through rows and columns that turn a photo upright,
 # after rows and columns were exchanged from 5 on.
 _STEPS = dict(enumerate([(1, 1), (1, -1), (-1, -1), (-1, 1)] * 2, start=1))
@@ -196,8 +195,7 @@ def _orientation(image: Image.Image, photo: Photo) -> int:
   # Libraries turn a TIFF themselves: it is upright as read.
   if not photo.turns or image.format == 'TIFF':
     return 1
-  orientation = image.getexif().get(_ORIENTATION, 1)
-  return orientation if orientation in _STEPS else 1
+  return images.orientation(image)
 
 
 def encode_png(

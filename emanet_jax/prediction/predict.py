@@ -92,13 +92,14 @@ def predict(
   with own(output):
     _check_provenance(trained, output, keeping=len(waiting) < len(given))
     failed = _run(config, spec, variables, waiting, writers, attend)
-  report = Report(len(waiting) - len(failed), len(given) - len(waiting), failed)
-  tell(report, output)
-  if form:
-    name = f'{options.submission}_{options.split or "photos"}{form.suffix}'
-    archive = output / name
-    pack(archive, output / 'submission', form, [p.name for p in given])
-    logging.info('%s holds %d predictions', archive, len(given))
+    predicted, skipped = len(waiting) - len(failed), len(given) - len(waiting)
+    report = Report(predicted, skipped, failed)
+    tell(report, output)
+    if form:
+      name = f'{options.submission}_{options.split or "photos"}{form.suffix}'
+      archive = output / name
+      pack(archive, output / 'submission', form, [p.name for p in given])
+      logging.info('%s holds %d predictions', archive, len(given))
   return report
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import jax
 from absl import logging
 
+from emanet_jax.runtime import places
+
 # mallopt's names for what keep_freed_memory sets, from glibc's malloc.h.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 
@@ -20,14 +22,19 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 def cache_compilations(folder: str) -> None:
   """Keeps compiled programs in a folder, for later starts on such a machine.
 
-  A folder that JAX has been told already (JAX_COMPILATION_CACHE_DIR) stays.
+  A folder that JAX has been told already (JAX_COMPILATION_CACHE_DIR) stays, a
+  bucket too.
 
   Args:
     folder: '' keeps nothing; nor does one that cannot be written to, which is
       logged. Machines with different processors have folders of their own
       below it: programs for the one can crash on the other.
+
+  Raises:
+    UserError: It is a URL.
   """
   if folder and not jax.config.jax_compilation_cache_dir:
+    places.check_local(folder)
     try:
       place = Path(folder).expanduser().absolute() / _processor()
       place.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,13 @@ from jax.experimental import multihost_utils
 from emanet_jax.errors import UserError, listed
 from emanet_jax.state import digest
 
+_ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+# Of TensorStore's errors, which all are ValueErrors.
+_CODES = (
+  *('CANCELLED', 'DEADLINE_EXCEEDED', 'PERMISSION_DENIED'),
+  *('RESOURCE_EXHAUSTED', 'UNAUTHENTICATED', 'UNAVAILABLE'),
+)
+
 
 class DamagedError(UserError):
   """A step of a run is not what was saved."""
@@ -36,7 +43,17 @@ class DamagedError(UserError):
 def restore_items(
   manager: ocp.CheckpointManager, step: int, **items
 ) -> dict[str, Any]:
-  """Items of a step, as they were saved."""
+  """Items of a step, as they were saved.
+
+  Args:
+    manager: Has the step.
+    step: Its number.
+    **items: Name to Orbax's arguments for its restoration.
+
+  Raises:
+    DamagedError: They are not what was saved.
+    UserError: They could not be read, which says nothing about them.
+  """
   folder = Path(manager.directory / str(step))
   with _telling_damage(folder):
     if has_digest := (folder / 'digest').exists():
@@ -61,13 +78,31 @@ def restore_items(
 
 @contextlib.contextmanager
 def _telling_damage(folder: Path) -> Iterator[None]:
-  """Tells what only a damaged step raises from faults of its place."""
+  """Tells what a damaged step raises, a dozen types, from other faults.
+
+  A file system that is away, a missing right or a lack of memory say nothing
+  about the step: it must not be set aside for them.
+  """
   try:
     yield
-  except PermissionError:
-    raise
-  except Exception as error:  # a damaged step raises a dozen types
-    raise DamagedError(folder, f'{type(error).__name__}: {error}') from error
+  except Exception as error:
+    what = f'{type(error).__name__}: {error}'
+    if _is_of_the_place(error):
+      what = ' '.join(what.split())[:300]
+      raise UserError(
+        f'{folder} cannot be read: {what}. It was left as it is; start again '
+        'once that is mended'
+      ) from error
+    raise DamagedError(folder, what) from error
+
+
+def _is_of_the_place(error: Exception) -> bool:
+  """Whether a step may be sound, though it could not be read."""
+  if isinstance(error, OSError):
+    return not isinstance(error, _ABSENT)
+  return isinstance(error, MemoryError | jax.errors.JaxRuntimeError) or any(
+    code in str(error) for code in _CODES
+  )
 
 
 def saved_arrays(manager: ocp.CheckpointManager, step: int) -> Any:

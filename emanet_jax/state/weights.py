@@ -29,6 +29,7 @@ def save_weights(
   Raises:
     UserError: Something is there already, or it cannot be written.
   """
+  places.check_local(workdir)
   path = Path(workdir).expanduser().absolute()
   if path.exists():
     raise UserError(f'{path} exists; give a new folder, or delete it first')

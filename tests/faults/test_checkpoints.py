@@ -1,6 +1,7 @@
 """Damage to a checkpoint is noticed, and named; nothing else is lost by it."""
 
 import collections
+import errno
 import json
 import pathlib
 import shutil
@@ -207,6 +208,35 @@ def test_training_goes_on_from_the_newest_intact_step(
   assert 'is damaged' in caplog.text
   assert tiny.hash_files(tmp_path / 'checkpoints' / '8.damaged') == spoiled
   assert tiny.hash_files(tmp_path / 'checkpoints' / '4') == before
+
+
+@pytest.mark.parametrize(
+  'error',
+  [
+    OSError(errno.ESTALE, 'Stale file handle'),
+    OSError(errno.EIO, 'Input/output error'),
+    PermissionError(errno.EACCES, 'Permission denied'),
+    MemoryError(),
+    jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory'),
+    ValueError('UNAVAILABLE: Error reading a file\nat length'),
+  ],
+  ids=lambda e: type(e).__name__,
+)
+def test_what_says_nothing_about_a_step_does_not_set_it_aside(error, tmp_path):
+  config = tiny.tiny_config(model__dtype='float32')
+  model, tx = two_steps(config, tmp_path)
+  before = tiny.hash_files(tmp_path)
+  iterator = mock.create_autospec(pipeline.TrainIterator, instance=True)
+  mesh = sharding.create_mesh(jax.devices()[:1])
+  with (
+    checkpoint.open_manager(tmp_path, 3) as manager,
+    mock.patch.object(manager, 'restore', side_effect=error),
+    pytest.raises(UserError, match=r'8 cannot be read: .*left as it is') as e,
+  ):
+    start.first_or_latest(config, manager, model, tx, iterator, mesh)
+  assert not isinstance(e.value, integrity.DamagedError)
+  assert len(str(e.value).splitlines()) == 1
+  assert tiny.hash_files(tmp_path) == before
 
 
 def test_with_no_intact_step_nothing_is_begun(saved, tmp_path):

@@ -3,14 +3,15 @@
 import pathlib
 from unittest import mock
 
+import jax
 import jax.numpy as jnp
 import pytest
 
 from emanet_jax.data.preparation import prepare
 from emanet_jax.errors import UserError
-from emanet_jax.runtime import places
+from emanet_jax.runtime import places, startup
 from emanet_jax.runtime.ownership import own
-from emanet_jax.state import background_saves, checkpoint
+from emanet_jax.state import background_saves, checkpoint, weights
 from emanet_jax.state.train_state import TrainState
 from tests import tiny
 
@@ -61,6 +62,7 @@ def lose(workdir, method, use):
 )
 def test_urls_make_no_folders_of_strange_names(url, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
+  jax.config.update('jax_compilation_cache_dir', None)
   for use in (
     places.check_folder,
     places.check_new_file,
@@ -68,6 +70,8 @@ def test_urls_make_no_folders_of_strange_names(url, tmp_path, monkeypatch):
     lambda path: checkpoint.open_manager(path, 3),
     lambda path: own(path).__enter__(),
     lambda path: prepare.prepare('shapes', '', path),
+    lambda path: weights.save_weights(path, {}, tiny.tiny_config(), 1),
+    startup.cache_compilations,
   ):
     with pytest.raises(UserError, match='is no path of this machine: mount'):
       use(url)

@@ -1,9 +1,6 @@
 """What a program says: its own progress, and of libraries the gist."""
 
-import subprocess
-import sys
-
-from tests import tiny
+from tests.programs import run_python
 
 PROGRAM = """
 import logging, sys, threading
@@ -33,13 +30,7 @@ sys.excepthook(RuntimeError, RuntimeError('anything else'), None)
 
 
 def test_of_libraries_the_gist_is_told():
-  finished = subprocess.run(
-    [sys.executable, '-c', PROGRAM],
-    cwd=tiny.REPOSITORY,
-    capture_output=True,
-    text=True,
-    check=True,
-  )
+  finished = run_python('-c', PROGRAM)
   said = [x.partition('] ')[2] or x for x in finished.stdout.splitlines()]
   assert said[:5] == [
     'ours',

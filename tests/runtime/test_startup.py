@@ -2,8 +2,6 @@
 
 import os
 import platform
-import subprocess
-import sys
 import types
 
 import jax
@@ -14,24 +12,13 @@ from emanet_jax.config import default_config
 from emanet_jax.runtime import sharding, startup
 from emanet_jax.state.train_state import TrainState
 from emanet_jax.training import train
-from tests import tiny
+from tests.programs import run_python
 
 PAGE = os.sysconf('SC_PAGE_SIZE')
 
 
 def run(program, **environment):
-  environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', **environment}
-  environment = {k: v for k, v in environment.items() if v is not None}
-  result = subprocess.run(
-    [sys.executable, '-c', program],
-    cwd=tiny.REPOSITORY,
-    env=environment,
-    capture_output=True,
-    text=True,
-    timeout=240,
-    check=True,
-  )
-  return result.stdout.split('\n')[:-1]
+  return run_python('-c', program, **environment).stdout.split('\n')[:-1]
 
 
 SQUARE = """

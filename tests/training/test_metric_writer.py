@@ -120,6 +120,15 @@ def test_restart_tells_tensorboard_the_first_step_to_hide(tmp_path):
   assert len(list(tmp_path.glob('tensorboard/*'))) == 2
 
 
+def test_what_two_runs_wrote_at_once_is_there_once_again(tmp_path):
+  write_steps(tmp_path, [1, 2, 3])
+  path = tmp_path / 'metrics.jsonl'
+  path.write_text(path.read_text() + path.read_text())
+  assert steps(tmp_path) == [1, 2, 3, 1, 2, 3]
+  write_steps(tmp_path, [3], step=2)
+  assert steps(tmp_path) == [1, 2, 3]
+
+
 @pytest.mark.parametrize('torn', ['{"step": 3, "spl', '{', '\0\0\0', '7', '{}'])
 @pytest.mark.parametrize('restart', [None, 2])
 def test_torn_last_line(tmp_path, torn, restart):

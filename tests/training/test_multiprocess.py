@@ -1,21 +1,18 @@
 """Two processes that share the batch train as one does.
 
-As a program (`python tests/test_multiprocess.py ADDRESS INDEX FLAGS`) this file
-is `emanet_jax.main` as process INDEX of two.
+They are started as Slurm starts them, with its variables, and join by
+themselves.
 """
 
 import json
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 
 import jax
 import numpy as np
-from absl import app
 
-from emanet_jax import main
 from emanet_jax.state import checkpoint
 from tests import tiny
 
@@ -23,12 +20,25 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 STEPS = 2
 
 
-def _start(arguments):
+def _of_slurm(index, job):
+  """What Slurm tells a process of two; JAX's port follows from the job."""
+  return {
+    'SLURM_JOB_ID': str(job),
+    'SLURM_STEP_NODELIST': 'localhost',
+    'SLURM_STEP_NUM_TASKS': '2',
+    'SLURM_NTASKS': '2',
+    'SLURM_PROCID': str(index),
+    'SLURM_LOCALID': str(index),
+  }
+
+
+def _start(flags, **environment):
   return subprocess.Popen(
-    [sys.executable, *arguments],
+    [sys.executable, '-m', 'emanet_jax.main', *flags],
     cwd=REPOSITORY,
     env={
       **os.environ,
+      **environment,
       'JAX_PLATFORMS': 'cpu',
       'PYTHONPATH': str(REPOSITORY),
       'XLA_FLAGS': '--xla_backend_optimization_level=0 '
@@ -62,21 +72,14 @@ def test_two_processes_train_and_evaluate_as_one(tmp_path):
   }
   data = tiny.tiny_config(data__data_dir=str(tmp_path / 'data')).data
   tiny.open_dataset(data)
-  with socket.socket() as free:
-    free.bind(('127.0.0.1', 0))
-    address = f'127.0.0.1:{free.getsockname()[1]}'
-  pair = [
-    _start(
-      [__file__, address, str(i), *tiny.flags(tmp_path / 'two', **changes)]
-    )
-    for i in range(2)
-  ]
-  single = _start(
-    ['-m', 'emanet_jax.main', *tiny.flags(tmp_path / 'one', **changes)]
-  )
-  for process in (*pair, single):
+  flags, job = tiny.flags(tmp_path / 'two', **changes), os.getpid()
+  pair = [_start(flags, **_of_slurm(i, job)) for i in range(2)]
+  single = _start(tiny.flags(tmp_path / 'one', **changes))
+  for index, process in enumerate((*pair, single)):
     code, output = tiny.finish(process, timeout=900)
     assert code == 0, output
+    joined = f'process {index} of 2, with 1 of 2 devices'
+    assert (joined in output) == (process is not single)
 
   two, one = (_restore(tmp_path / name) for name in ('two', 'one'))
   for ours, theirs in zip(
@@ -91,7 +94,15 @@ def test_two_processes_train_and_evaluate_as_one(tmp_path):
   assert abs(scores[0]['pAcc'] - scores[1]['pAcc']) < 1e-3
 
 
-if __name__ == '__main__':
-  # Before anything of JAX's starts a backend.
-  jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
-  app.run(main.main, [sys.argv[0], *sys.argv[3:]])
+def test_processes_that_stand_side_by_side_unjoined_are_refused(tmp_path):
+  """Each would train alone, in one workdir."""
+  for given, variable in (
+    (['--distributed=off'], 'SLURM_STEP_NUM_TASKS'),
+    ([], 'OMPI_COMM_WORLD_SIZE'),
+    ([], 'PMI_SIZE'),
+  ):
+    flags = [*tiny.flags(tmp_path / 'run'), *given]
+    code, output = tiny.finish(_start(flags, **{variable: '2'}))
+    assert code == 1
+    assert f'error: {variable} is 2: so many processes stand' in output
+    assert not (tmp_path / 'run').exists()

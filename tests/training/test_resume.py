@@ -128,6 +128,7 @@ def test_sigterm_saves_and_a_half_written_step_is_passed_over(
   )
   assert code == 0, output
   assert 'going on from step 17' in output
+  assert not half.exists()
   _assert_same_end(straight, stopped)
 
 

@@ -175,11 +175,11 @@ class _Records:
   def __len__(self) -> int:
     return len(self._source)
 
-  def __getitem__(self, position: int) -> tuple[int, Mapping[str, Any]]:
+  def __getitem__(self, position: int) -> tuple[int, Any]:
     with _telling_place(self._dataset, self._split, position):
       return position, self._source[position]
 
-  def decode(self, record: tuple[int, Mapping[str, Any]]) -> dict[str, Any]:
+  def decode(self, record: tuple[int, Any]) -> dict[str, Any]:
     """Decodes what an index gives."""
     position, content = record
     with _telling_place(self._dataset, self._split, position):
@@ -195,9 +195,10 @@ def _telling_place(
   # ArrayRecord raises RuntimeError where its checksums do not match, decoders
   # many types, or none and give nothing.
   except Exception as error:
+    what = ' '.join(str(error).split())[:200]
     raise UserError(
       f'{dataset.directory}: record {position} of {split} cannot be read '
-      f'({type(error).__name__}: {error}). python -m emanet_jax.tools.'
+      f'({type(error).__name__}: {what}). python -m emanet_jax.tools.'
       f'prepare_data {dataset.spec.name} --check finds all such records; '
       'delete the folder and prepare the data set again'
     ) from error

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from emanet_jax.data.reading import images
 from emanet_jax.data.spec import IGNORE_LABEL
 
 # ImageNet's mean colour, which normalisation turns into the authors' 0.
@@ -150,9 +151,8 @@ def decode(record: Mapping[str, Any]) -> dict[str, Any]:
   Raises:
     ValueError: One of them is no image.
   """
-  # The labels were drawn on the photo as stored: EXIF must not turn it.
-  flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-  image = cv2.imdecode(np.frombuffer(record['image'], np.uint8), flags)
+  # The labels were drawn on the photo as stored: EXIF does not turn it.
+  image = images.to_rgb(record['image'])
   label = cv2.imdecode(
     np.frombuffer(record['label'], np.uint8), cv2.IMREAD_UNCHANGED
   )

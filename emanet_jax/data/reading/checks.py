@@ -10,13 +10,11 @@ import numpy as np
 from jaxtyping import Int
 from PIL import Image
 
+from emanet_jax.data.reading import images
 from emanet_jax.data.reading.example import Example, Item
-from emanet_jax.data.reading.images import decode_photo
 from emanet_jax.data.spec import IGNORE_LABEL, DatasetSpec
 from emanet_jax.errors import UserError
 
-_EXIF_ORIENTATION = 0x0112
-_UPRIGHT = (0, 1)
 _TURN_IT = 'Turn its pixels (as exiftran -ai does) and remove the tag.'
 
 
@@ -72,7 +70,7 @@ def check_photo_as_taken(content: bytes, where: str) -> None:
       is.
   """
   orientation = _orientation(content)
-  if orientation not in _UPRIGHT:
+  if orientation != 1:
     raise UserError(
       f'{where} has an EXIF tag that turns it (orientation {orientation}), '
       f'which viewers obey and training does not. {_TURN_IT}'
@@ -81,10 +79,9 @@ def check_photo_as_taken(content: bytes, where: str) -> None:
 
 def _orientation(content: bytes) -> int:
   try:
-    exif = Image.open(io.BytesIO(content)).getexif()
+    return images.orientation(Image.open(io.BytesIO(content)))
   except Exception:  # told by check_example
     return 1
-  return exif.get(_EXIF_ORIENTATION, 1)
 
 
 def check_example(
@@ -100,10 +97,10 @@ def check_example(
     Height and width, and how many pixels have each label.
 
   Raises:
-    UserError: The photo cannot be used, see `decode_photo`; the label has
-      another size or holds a value that is neither a class nor 255.
+    UserError: The photo cannot be used, see `images.decode_photo`; the label
+      has another size or holds a value that is neither a class nor 255.
   """
-  size = decode_photo(example.image, example.image_where).shape[:2]
+  size = images.decode_photo(example.image, example.image_where).shape[:2]
   if example.label is None:
     counts = np.zeros(256, np.int64)
     counts[IGNORE_LABEL] = size[0] * size[1]

@@ -26,7 +26,9 @@ LOSSY = (
 )
 SUFFIXES = (*LOSSY, 'png', 'bmp', 'tif', 'tiff', 'ppm', 'pgm', 'pbm', 'pnm')
 
-# Of images that nothing here reads, and that mimetypes does not know.
+_ORIENTATION = 0x0112  # of EXIF
+
+# Of images that nothing here reads, and that mimetypes may not know.
 _RAW = ('dng', 'arw', 'raw', 'rw2', 'orf', 'tga', 'heic', 'heif', 'jxl')
 
 
@@ -105,16 +107,27 @@ def decode_photo(content: bytes, where: str) -> UInt8[np.ndarray, 'h w 3']:
       '"magick mogrify -depth 8" does, and stretch its brightness before where '
       'it is dark (-auto-level).'
     )
-  decoded = cv2.imdecode(
-    np.frombuffer(content, np.uint8),
-    cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION,
-  )
+  decoded = to_rgb(content)
   if decoded is None or decoded.shape[:2] != (image.height, image.width):
     raise UserError(
       f'{where} is {image.format} of a kind that OpenCV cannot decode. Save it '
       'as an ordinary JPEG or PNG.'
     )
-  return decoded[..., ::-1]
+  return decoded
+
+
+def to_rgb(content: bytes) -> UInt8[np.ndarray, 'h w 3'] | None:
+  """The pixels of a photo as stored, for training, too; None: no image."""
+  return cv2.imdecode(
+    np.frombuffer(content, np.uint8),
+    cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION,
+  )
+
+
+def orientation(image: Image.Image) -> int:
+  """EXIF's orientation, 1 to 8; 1, as stored, where a file tells none."""
+  found = image.getexif().get(_ORIENTATION, 1)
+  return found if found in range(1, 9) else 1
 
 
 def bits(image: Image.Image, content: bytes) -> int:

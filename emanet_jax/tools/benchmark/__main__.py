@@ -199,7 +199,7 @@ def main(argv: list[str]) -> None:
   out, png = map(os.path.expanduser, (_OUT.value, _PNG.value))
   try:
     for path in (out, png):
-      places.check_folder(pathlib.Path(path).absolute().parent)
+      places.check_folder(pathlib.Path(path).parent)
     result, text = _BENCHMARKS[argv[1]]()
   except (UserError, OSError) as error:
     sys.exit(f'error: {error}')

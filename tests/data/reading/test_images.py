@@ -53,6 +53,22 @@ def test_what_the_decoder_reads_is_read(suffix):
   assert images.split_suffix(f'A.{suffix.upper()}') == ('A', suffix)
 
 
+@pytest.mark.parametrize('kind', ['GIF', 'WEBP', 'TIFF', 'AVIF'])
+def test_of_several_frames_the_first_counts(kind):
+  grey = Image.fromarray(SMOOTH).convert('L').convert('RGB')
+  content = io.BytesIO()
+  grey.save(
+    content,
+    kind,
+    save_all=True,
+    append_images=[Image.new('RGB', grey.size)],
+    **({'lossless': True} if kind == 'WEBP' else {}),
+  )
+  for judge in (predicted, prepared):
+    found = np.int32(judge(content.getvalue(), 'a'))
+    assert np.abs(found - np.asarray(grey)).max() <= 12 * (kind == 'AVIF')
+
+
 def deep(suffix, channels, depth):
   values = (
     np.arange(40 * 50 * channels).reshape(40, 50, channels) * 8 % 2**depth
