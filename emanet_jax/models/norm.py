@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from emanet_jax.array import Array
 from emanet_jax.models.convolution.platforms import by_platform
+from emanet_jax.models.convolution.reverse_only import reverse_only
 
 
 def at_least_float32(x: Float[Array, '...']) -> Float[Array, '...']:
@@ -141,4 +142,4 @@ class BatchNorm(nn.Module):
     bias: Float[Array, ' c'],
   ) -> tuple[Float[Array, 'b h w c'], Float[Array, ' c'], Float[Array, ' c']]:
     """What `layers.like_flax` replaces."""
-    return batch_norm(x, scale, bias, self.epsilon)
+    return batch_norm(*map(reverse_only, (x, scale, bias)), self.epsilon)

@@ -252,3 +252,24 @@ def test_flax_convolutions_have_forward_mode(train, variables):
     products = jax.tree.map(lambda a, b: np.sum(a * b), gradient, tangent)
     reverse = sum(jax.tree.leaves(products))
   np.testing.assert_allclose(forward, reverse, rtol=1e-9)
+
+
+@pytest.mark.parametrize('part', ['kernel', 'scale'])
+def test_the_fast_network_names_the_switch_for_forward_mode(part, variables):
+  """Where JAX would name only a custom_vjp function: jitted before."""
+  model = segmenter.create_model(tiny(), 5)
+  params = variables['params']
+  rest = {k: v for k, v in variables.items() if k != 'params'}
+  x = normal(2, 33, 33, 3)
+
+  @jax.jit
+  def logits(params):
+    return model.apply(
+      {'params': params, **rest}, x, train=True, mutable=[*rest]
+    )
+
+  tangent = jax.tree.map_with_path(
+    lambda path, p: jnp.full_like(p, path[-1].key == part), params
+  )
+  with pytest.raises(TypeError, match=r"model\.convolution='flax'"):
+    jax.jvp(logits, (params,), (tangent,))

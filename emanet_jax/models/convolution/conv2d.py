@@ -23,7 +23,6 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jax.interpreters import ad
 from jaxtyping import Float
 
 from emanet_jax.array import Array
@@ -36,6 +35,7 @@ from emanet_jax.models.convolution.atrous import (
 )
 from emanet_jax.models.convolution.filter_gradient import filter_gradient
 from emanet_jax.models.convolution.platforms import by_platform
+from emanet_jax.models.convolution.reverse_only import reverse_only
 
 # CPUs convolve tap by tap where less than this share of a convolution's
 # products is with other than padding, or from so many channels on.
@@ -66,28 +66,7 @@ def conv2d(
   Raises:
     TypeError: Under forward-mode differentiation, which it has not.
   """
-  _refuse_forward_mode(x, kernel)
-  return _conv(x, kernel, stride, dilation)
-
-
-def _refuse_forward_mode(*arrays):
-  """Says what helps where JAX would only say what does not work.
-
-  JAX traces `jax.jvp` and what is made of it with tracers of their own, unless
-  its older way to reverse mode is switched on, which has the same. It gives its
-  own message where a jitted function is differentiated from outside.
-  """
-  if not getattr(jax.config, 'jax_use_direct_linearize', True):
-    return
-  for array in arrays:
-    while isinstance(array, jax.core.Tracer):
-      if isinstance(array, ad.JVPTracer):
-        raise TypeError(
-          'the fast convolution has no forward-mode derivative (jax.jvp, '
-          "jax.jacfwd, jax.hessian): set model.convolution='flax', which "
-          "computes the same with JAX's own derivatives"
-        )
-      array = getattr(array, 'primal', None)
+  return _conv(reverse_only(x), reverse_only(kernel), stride, dilation)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))

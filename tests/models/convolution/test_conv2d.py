@@ -300,6 +300,10 @@ def test_an_update_in_place_copies_no_kernel(size, stride):
 FORWARD = {
   'jvp': lambda f, x: jax.jvp(f, (x,), (x,)),
   'jitted': lambda f, x: jax.jit(lambda x: jax.jvp(f, (x,), (x,)))(x),
+  'of a jitted one': lambda f, x: jax.jvp(jax.jit(f), (x,), (x,)),
+  'linearized': lambda f, x: jax.linearize(f, x)[1](x),
+  'linearized, jitted': lambda f, x: jax.linearize(jax.jit(f), x)[1](x),
+  'mapped': lambda f, x: jax.vmap(lambda t: jax.jvp(f, (x,), (t,)))(x[None]),
   'jacfwd': lambda f, x: jax.jacfwd(lambda s: f(s * x))(1.0),
   'over reverse': lambda f, x: jax.jvp(
     jax.grad(lambda x: f(x).sum()), (x,), (x,)
