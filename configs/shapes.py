@@ -17,7 +17,7 @@ def get_config() -> ml_collections.ConfigDict:
   config = default_config()
   config.data.name = 'shapes'
   config.data.train_split = 'train'
-  config.data.crop_size = 97
+  config.data.crop_size = 65
   config.data.scales = (0.75, 1.0, 1.25)
   config.data.num_threads = 2
 

@@ -23,6 +23,7 @@ from emanet_jax.evaluation import evaluate
 from emanet_jax.prediction import predict
 from emanet_jax.runtime import distributed, startup
 from emanet_jax.runtime.logs import log_own_progress
+from emanet_jax.runtime.preemption import STOPPED
 from emanet_jax.training import train
 
 CONFIG = config_flag.define()
@@ -104,7 +105,9 @@ def _run(config: ml_collections.ConfigDict, workdir: str) -> None:
   elif _MODE.value == 'predict':
     predict.predict(config, workdir, CHECKPOINT.value)
   elif CHECKPOINT.value is None:
-    train.train(config, workdir)
+    state = train.train(config, workdir)
+    if int(state.step) < config.train.steps:
+      sys.exit(STOPPED)
   else:
     raise UserError(
       '--checkpoint is for evaluation, prediction and export; training goes on '

@@ -1,6 +1,7 @@
 """Notice of being stopped: by a cluster, Ctrl-C, or a terminal that closes."""
 
 import contextlib
+import os
 import signal
 import sys
 import types
@@ -11,6 +12,9 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 from emanet_jax.runtime.early_exit import STOPPING, ending_at_once
+
+# What a program ends with that was stopped before its work was done: try again.
+STOPPED = os.EX_TEMPFAIL  # 75
 
 
 class StopNotice:
@@ -47,7 +51,7 @@ class StopNotice:
     del frame
     if self._all_saved:
       logging.info('%s: all is saved', signal.Signals(number).name)
-      sys.exit(0)
+      sys.exit(STOPPED)
     # Only noted: the loop saves when its step is done.
     self._asked = True
     logging.info('%s: stopping after this step', signal.Signals(number).name)
@@ -69,14 +73,14 @@ class StopNotice:
 
   @contextlib.contextmanager
   def all_saved(self) -> Iterator[None]:
-    """Inside, a signal ends the process at once, with exit code 0.
+    """Inside, a signal ends the process at once, with STOPPED.
 
     So does one that came since the last `asked`.
     """
     self._all_saved = True
     try:
       if self._asked:
-        sys.exit(0)
+        sys.exit(STOPPED)
       yield
     finally:
       self._all_saved = False

@@ -1,17 +1,21 @@
 """What a program sets of its own process before it uses JAX."""
 
 import ctypes
+import glob
 import hashlib
 import importlib.metadata
 import importlib.util
 import os
 import platform
+import re
 import threading
 import time
+import warnings
 from pathlib import Path
 
 import jax
 from absl import logging
+from etils import epath
 
 from emanet_jax.runtime import places
 
@@ -45,10 +49,36 @@ def cache_compilations(folder: str) -> None:
       return
     jax.config.update('jax_compilation_cache_dir', str(place))
   if jax.config.jax_compilation_cache_dir:
+    _replace_damaged_programs()
     logging.info(
       'programs are kept for later starts in %s',
       jax.config.jax_compilation_cache_dir,
     )
+
+
+def _replace_damaged_programs() -> None:
+  """Deletes what JAX warns that it could not read, so that it is kept anew.
+
+  JAX compiles the program then, but leaves in the folder what is there: each
+  later start would fail on it again. Its warning names the program, of which
+  there may be several, for other shapes: they go, too.
+  """
+  show = warnings.showwarning
+
+  def delete(message, *args, **kwargs):
+    found = re.match(
+      "Error reading persistent compilation cache entry for '(.+?)'",
+      str(message),
+    )
+    if not found:
+      show(message, *args, **kwargs)
+      return
+    folder = epath.Path(jax.config.jax_compilation_cache_dir)
+    logging.warning('a kept program is damaged and replaced: %s', message)
+    for program in folder.glob(f'{glob.escape(found[1])}-*-cache'):
+      program.unlink(missing_ok=True)
+
+  warnings.showwarning = delete
 
 
 def keep_freed_memory() -> None:

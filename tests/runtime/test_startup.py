@@ -1,6 +1,7 @@
 """What programs set of their process: kept programs, kept memory."""
 
 import os
+import pathlib
 import platform
 import types
 
@@ -43,6 +44,27 @@ def test_a_second_start_finds_what_the_first_compiled(tmp_path):
   assert first[0].startswith(f'{tmp_path}/{platform.machine()}-')
   assert first[1] == '0'
   assert int(second[1]) > 0
+
+
+@pytest.mark.parametrize('damage', ['flip', 'cut', 'empty'])
+def test_a_damaged_program_is_replaced(tmp_path, damage):
+  """JAX alone compiles it anew at each start, and leaves it as it is."""
+  program = SQUARE.replace('FOLDER', repr(str(tmp_path)))
+  place = run(program, JAX_COMPILATION_CACHE_DIR=None)[0]
+  (kept,) = pathlib.Path(place).glob('jit__lambda*-cache')
+  whole = kept.read_bytes()
+  middle = len(whole) // 2
+  changed = {
+    'flip': whole[:middle] + bytes([whole[middle] ^ 8]) + whole[middle + 1 :],
+    'cut': whole[:middle],
+    'empty': b'',
+  }
+  kept.write_bytes(changed[damage])
+  hits = [
+    int(run(program, JAX_COMPILATION_CACHE_DIR=None)[1]) for _ in range(2)
+  ]
+  assert hits[1] == hits[0] + 1
+  assert kept.read_bytes() != changed[damage]
 
 
 @pytest.mark.parametrize('told', [True, False])

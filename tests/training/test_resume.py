@@ -12,6 +12,7 @@ import pytest
 from emanet_jax.data.input import pipeline
 from emanet_jax.errors import UserError
 from emanet_jax.evaluation import evaluate
+from emanet_jax.runtime.preemption import STOPPED
 from emanet_jax.state import checkpoint
 from emanet_jax.state.train_state import TrainState
 from emanet_jax.training import start as first
@@ -108,7 +109,7 @@ def test_sigterm_saves_and_a_half_written_step_is_passed_over(
   time.sleep(0.3)
   stopped.with_suffix('.hold').unlink()
   code, output = tiny.finish(process)
-  assert code == 0, output
+  assert code == STOPPED, output
   assert f'stopped and saved at step 17 of {STEPS}' in output
   assert max(tiny.saved_steps(stopped)) == 17
 
@@ -228,7 +229,7 @@ def test_an_evaluation_that_was_cut_off_is_made_after_all(
   for _ in range(2):
     with pytest.raises(SystemExit) as stopped:
       train.train(config, str(tmp_path))
-    assert stopped.value.code == 0
+    assert stopped.value.code == STOPPED
   train.train(config, str(tmp_path))
   records = [(r['split'], r['step']) for r in read_metrics(tmp_path)]
   expected = [('train', 1), ('eval', 1), ('train', 2), ('eval', 2)]
