@@ -115,6 +115,7 @@ def default_config() -> ml_collections.ConfigDict:
     parts.LOSSES, {'cross_entropy': {'weight': 1.0}}, {'weight': 0.0}
   )
   config.optimizer = _Optimizer.of('sgd')  # with its schedule
+  config.mesh = _mesh()
   config.train = _train()
   config.eval = _eval()
   config.predict = _predict()
@@ -171,6 +172,14 @@ def _train() -> ml_collections.ConfigDict:
   train.keep_checkpoints = 3  # the latest
   train.keep_best = 1  # beside them, those of the greatest mIoU; 0 = none
   return train
+
+
+def _mesh() -> ml_collections.ConfigDict:
+  """Devices share the images of a batch out; what else they share."""
+  mesh = ml_collections.ConfigDict()
+  mesh.fsdp = 1  # parts that parameters and optimizer state are split into
+  mesh.space = 1  # parts that each image's rows are split into
+  return mesh
 
 
 def _eval() -> ml_collections.ConfigDict:

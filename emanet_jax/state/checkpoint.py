@@ -135,7 +135,8 @@ def restore_variables(
   """A step's `params`, `batch_stats` and `bases`, so sharded; the latest's."""
   # The checkpoint itself says which arrays it has: no network is built.
   step = manager.latest_step() if step is None else step
-  abstract = abstract_like(integrity.saved_arrays(manager, step), sharding)
+  saved = integrity.saved_arrays(manager, step)
+  abstract = abstract_like(saved, jax.tree.map(lambda _: sharding, saved))
   items = integrity.restore_items(
     manager, step, state=ocp.args.StandardRestore(abstract)
   )
@@ -214,8 +215,9 @@ def trained_classes(
   return data.get('made_with', {}).get('classes')
 
 
-def abstract_like(tree, sharding: jax.sharding.Sharding):
-  """The same tree as shapes, dtypes and one sharding, to restore to."""
+def abstract_like(tree, shardings):
+  """The same tree as shapes, dtypes and shardings, to restore to."""
   return jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
+    lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
+    *(tree, shardings),
   )

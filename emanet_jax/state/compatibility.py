@@ -21,6 +21,7 @@ _FREE = (
   'data.num_threads',
   'data.prefetch',
   'eval.',
+  'mesh.',
   'model.convolution',
   'predict.',
   'train.checkpoint_every',

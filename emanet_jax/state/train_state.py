@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.experimental import multihost_utils
 
 
 @flax.struct.dataclass
@@ -46,6 +47,19 @@ def create_state(
 
 
 def is_finite(state: TrainState) -> bool:
-  """Whether a replicated state holds no NaN or infinity; waits for it."""
-  leaves = [leaf.addressable_data(0) for leaf in jax.tree.leaves(state)]
-  return all(np.isfinite(leaf).all() for leaf in jax.device_get(leaves))
+  """Whether a state holds no NaN or infinity; waits for it.
+
+  Of several processes each looks at what its devices hold, and all get the same
+  answer.
+  """
+  pieces = [
+    piece.data
+    for leaf in jax.tree.leaves(state)
+    for piece in leaf.addressable_shards[
+      : 1 if leaf.is_fully_replicated else None
+    ]
+  ]
+  finite = all(np.isfinite(piece).all() for piece in jax.device_get(pieces))
+  if jax.process_count() == 1:
+    return finite
+  return bool(multihost_utils.process_allgather(np.array(finite)).all())

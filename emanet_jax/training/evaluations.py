@@ -35,6 +35,7 @@ class Evaluations:
     config: ml_collections.ConfigDict,
     model: nn.Module,
     dataset: pipeline.Dataset,
+    mesh: jax.sharding.Mesh,
     scores: dict[int, float],
   ):
     """Evaluates nothing yet.
@@ -43,9 +44,10 @@ class Evaluations:
       config: Of the run.
       model: Its network.
       dataset: Prepared.
+      mesh: Of the devices that hold the state.
       scores: Of earlier evaluations; added to.
     """
-    self.scores = scores
+    self.scores, self._mesh = scores, mesh
     self._split, self._dtype = config.data.eval_split, model.dtype
     self._steps = config.train.steps
     self._every = config.train.eval_every
@@ -93,7 +95,9 @@ class Evaluations:
     with notice.all_saved():
       background_saves.finish(manager)
       try:
-        evaluation = self._run_split(sharding.local(state.variables))
+        evaluation = self._run_split(
+          sharding.local(state.variables, self._mesh)
+        )
       except batching.LackOfMemoryError as error:
         logging.error('step %d is not scored: %s', step, error)
         writer.write(step, 'eval', {'mIoU': math.nan})

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-from collections.abc import Callable
 from pathlib import Path
 
 import flax.linen as nn
@@ -55,17 +54,14 @@ def settle_dtype(
 def _newest_intact(
   config: ml_collections.ConfigDict,
   manager: ocp.CheckpointManager,
-  create: Callable[[], TrainState],
+  abstract: TrainState,
   iterator: pipeline.TrainIterator,
-  replicated: jax.sharding.Sharding,
 ) -> TrainState:
   """The latest state that is what was saved; damaged ones are set aside."""
   while True:
     damage = None
     try:
       checkpoint.check_config(manager, config)
-      shapes = jax.eval_shape(create)
-      abstract = checkpoint.abstract_like(shapes, replicated)
       state = checkpoint.restore(manager, abstract, iterator)
     except integrity.DamagedError as error:
       damage = error
@@ -91,13 +87,13 @@ def first_or_latest(
   mesh: jax.sharding.Mesh,
 ) -> TrainState:
   """The workdir's latest checkpoint; else init_from; else random weights."""
-  replicated = sharding.replicated(mesh)
   create = functools.partial(train_state.create_state, model, tx)
   rng = jax.random.key(config.seed)
+  shapes = jax.eval_shape(create, rng)
+  shardings = sharding.state_sharding(mesh, shapes)
   if manager.latest_step() is not None:
-    state = _newest_intact(
-      config, manager, functools.partial(create, rng), iterator, replicated
-    )
+    abstract = checkpoint.abstract_like(shapes, shardings)
+    state = _newest_intact(config, manager, abstract, iterator)
     logging.info('going on from step %d in %s', state.step, manager.directory)
     return state
   if config.init_from:
@@ -108,7 +104,7 @@ def first_or_latest(
   quickly = None
   if jax.default_backend() == 'cpu':
     quickly = {'xla_backend_optimization_level': 0}
-  state = jax.jit(create, out_shardings=replicated, compiler_options=quickly)(
+  state = jax.jit(create, out_shardings=shardings, compiler_options=quickly)(
     rng
   )
   if not config.init_from:
@@ -116,4 +112,4 @@ def first_or_latest(
   state = init_from.take_weights(
     state, given, config.init_from, config.init_backbone_only
   )
-  return jax.device_put(state, replicated)
+  return jax.device_put(state, shardings)

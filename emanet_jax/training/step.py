@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from emanet_jax.array import Array
 from emanet_jax.models import outputs
 from emanet_jax.models.segmenter import normalize
+from emanet_jax.runtime import sharding
 from emanet_jax.state.train_state import TrainState
 
 # Of a network's logits and the labels; its terms by name, each weighted.
@@ -78,9 +79,10 @@ def train_step(
 
 def _forward(model, loss_fn, params, model_state, batch, rng):
   """The loss to minimise; the model's state and the losses to log."""
+  batch = sharding.split_rows(batch)
   image = batch['image']
   logits, updated = model.apply(
-    {'params': params, **model_state},
+    {'params': sharding.gathered(params), **model_state},
     normalize(image) if image.dtype == jnp.uint8 else image,
     train=True,
     rngs={'dropout': rng},

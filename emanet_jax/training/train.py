@@ -56,7 +56,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
       or a loss, a gradient or, when it would be saved, a state that is no
       longer a number.
   """
-  mesh = sharding.create_mesh()
+  mesh = sharding.create_mesh(**config.mesh)
   checks.check(config, mesh)
   config = settle_dtype(config, workdir)
   # What a run is made of, each from its part of the configuration.
@@ -67,7 +67,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
     config.optimizer, config.train.steps, model.frozen_params()
   )
   iterator = _create_iterator(config, dataset)
-  evaluations = Evaluations(config, model, dataset, scores={})
+  evaluations = Evaluations(config, model, dataset, mesh, scores={})
   writes = jax.process_index() == 0
 
   with contextlib.ExitStack() as stack:
@@ -178,11 +178,10 @@ def _compile_step(config, model, tx, loss_fn, mesh, state, rng) -> Callable:
     'label': jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=split),
   }
   start = time.monotonic()
-  compiled = (
-    jax.jit(step, donate_argnums=0, out_shardings=sharding.replicated(mesh))
-    .lower(state, batch, rng)
-    .compile()
-  )
+  results = sharding.state_sharding(mesh, state), sharding.replicated(mesh)
+  jitted = jax.jit(step, donate_argnums=0, out_shardings=results)
+  with jax.set_mesh(mesh):
+    compiled = jitted.lower(state, batch, rng).compile()
   startup.give_back_memory()
   count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
   logging.info(

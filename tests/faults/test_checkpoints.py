@@ -48,8 +48,10 @@ def saved(tmp_path_factory):
 
 def restored(workdir):
   """The state and the input's position, by all that training reads."""
+  device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  state = small_state()
   abstract = checkpoint.abstract_like(
-    small_state(), jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    state, jax.tree.map(lambda _: device, state)
   )
   iterator = mock.create_autospec(pipeline.TrainIterator, instance=True)
   with checkpoint.open_manager(workdir, 1) as manager:

@@ -242,7 +242,9 @@ def test_other_data_are_refused(killed, config):
   step = manager.latest_step()
   assert checkpoint.restore_variables(manager, _device()).keys() >= {'params'}
   saved = manager.item_metadata(step)['state'].tree
-  abstract = checkpoint.abstract_like(saved, _device())
+  abstract = checkpoint.abstract_like(
+    saved, jax.tree.map(lambda _: _device(), saved)
+  )
   iterator = pipeline.train_iterator(
     tiny.open_dataset(config.data), config.data, batch_size=BATCH, seed=0
   )

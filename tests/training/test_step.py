@@ -1,6 +1,7 @@
 """The training step: on any number of devices, in parts, again and again."""
 
 import functools
+import math
 
 import flax.linen as nn
 import jax
@@ -99,12 +100,22 @@ def assert_moved(before, after):
 
 
 @pytest.mark.parametrize(
-  ('convolution', 'dropout_rate', 'accumulation_steps', 'devices'),
-  [('fast', 0.0, 1, (1, 4)), ('flax', 0.5, 2, (1, 2))],
+  ('convolution', 'dropout_rate', 'accumulation_steps', 'meshes'),
+  [
+    ('fast', 0.0, 1, ({'data': 4}, {'fsdp': 2, 'space': 2})),
+    ('flax', 0.5, 2, ({'data': 2},)),
+  ],
 )
-def test_any_number_of_devices_makes_the_same_step(
-  start, batch, convolution, dropout_rate, accumulation_steps, devices
+def test_any_mesh_of_devices_makes_the_same_step(
+  start,
+  batch,
+  convolution,
+  dropout_rate,
+  accumulation_steps,
+  meshes,
+  monkeypatch,
 ):
+  monkeypatch.setattr(sharding, '_LARGE', 0)
   # In float64, where the order of sums does not matter but a statistic that
   # is not global does.
   with jax.enable_x64(True):
@@ -116,14 +127,22 @@ def test_any_number_of_devices_makes_the_same_step(
       }
     )
     before = start(model, np.float64)
-    step = jax.jit(step_of(model, accumulation_steps=accumulation_steps))
+    step = step_of(model, accumulation_steps=accumulation_steps)
     results = []
-    for count in devices:
-      mesh = sharding.create_mesh(jax.devices('cpu')[:count])
-      state = jax.device_put(before, sharding.replicated(mesh))
+    for axes in ({}, *meshes):
+      count = math.prod(axes.values())
+      rest = {k: v for k, v in axes.items() if k != 'data'}
+      mesh = sharding.create_mesh(jax.devices('cpu')[:count], **rest)
+      split = sharding.state_sharding(mesh, before)
+      state = jax.device_put(before, split)
       parts = sharding.global_batch(batch, mesh)
       assert len(parts['image'].sharding.device_set) == count
-      results.append(step(state, parts, jax.random.key(3)))
+      out = split, sharding.replicated(mesh)
+      with jax.set_mesh(mesh):
+        compiled = jax.jit(step, out_shardings=out)
+        results.append(compiled(state, parts, jax.random.key(3)))
+      kernel = results[-1][0].params['backbone']['stem1']['conv']['kernel']
+      assert kernel.is_fully_replicated == (mesh.shape['fsdp'] == 1)
   assert_moved(before, results[0][0])
   for other in results[1:]:
     assert_close(other, results[0], rtol=1e-8, atol=1e-10)
