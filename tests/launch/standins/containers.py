@@ -1,0 +1,97 @@
+"""Stand-ins for docker 28 and kubectl 1.32."""
+
+import argparse
+import json
+import pathlib
+import re
+
+from tests.launch.standins.common import (
+  REPOSITORY,
+  parser,
+  record,
+  run,
+  simple,
+)
+
+RUN = parser(
+  'docker run',
+  '--name --network -u|--user --gpus -v|--volume -w|--workdir -e|--env',
+  '-d|--detach --privileged --rm',
+  rest=True,
+)
+
+
+def docker(arguments: list[str]) -> int:
+  name, *rest = arguments
+  if name == 'run':
+    options = RUN.parse_args(rest)
+    record('docker', arguments, options=vars(options))
+    return container(options.words[1:])
+  if name == 'build':
+    options = parser('b', '-f|--file --build-arg -t|--tag').parse_args(rest)
+    record('docker', arguments, options=vars(options))
+    return build(options)
+  flags = {
+    'rm': parser('rm', ''),
+    'logs': parser('logs', '-n|--tail', '-f|--follow'),
+    'stop': parser('stop', '-t|--timeout'),
+    'push': parser('push', ''),
+  }
+  return simple('docker', flags[name])(arguments)
+
+
+def dockerfile() -> list[tuple[str, str]]:
+  """Instructions and what follows each."""
+  text = (REPOSITORY / 'launch' / 'Dockerfile').read_text()
+  lines = re.sub(r'^#.*\n', '', text, flags=re.M).replace('\\\n', ' ')
+  return [tuple(x.split(' ', 1)) for x in lines.splitlines() if x.strip()]
+
+
+def container(arguments: list[str], **variables: str) -> int:
+  """Runs what an image of launch/Dockerfile runs."""
+  [entry] = [json.loads(x) for name, x in dockerfile() if name == 'ENTRYPOINT']
+  return run([*entry, *arguments], **variables)
+
+
+def build(options: argparse.Namespace) -> int:
+  """Runs the RUN instructions; copies have to be there."""
+  assert (REPOSITORY / options.file).samefile(REPOSITORY / 'launch/Dockerfile')
+  variables = {}
+  for name, rest in dockerfile():
+    if name == 'ARG':
+      variables |= [rest.split('=')]
+      given = (options.build_arg or '=').split('=')
+      assert given[0] in {*variables, ''}, given
+      variables |= {k: v for k, v in [given] if k}
+    if name == 'COPY':
+      assert all((REPOSITORY / x).exists() for x in rest.split()[:-1]), rest
+    if name == 'RUN' and run(['bash', '-ec', rest], **variables):
+      return 1
+  return 0
+
+
+def kubectl(arguments: list[str]) -> int:
+  """`apply` runs the pods of JobSets, one after another."""
+  name, *rest = arguments
+  if name == 'logs':
+    return simple('kubectl', parser('logs', '', '-f|--follow'))(arguments)
+  flags = {k: parser(k, '-f|--filename') for k in ('apply', 'delete')}
+  options = flags[name].parse_args(rest)
+  record('kubectl', arguments)
+  if name == 'delete':
+    return 0
+  import yaml  # here, since all stand-ins are to start quickly
+
+  codes = []
+  for document in yaml.safe_load_all(
+    pathlib.Path(options.filename).read_text()
+  ):
+    for job in document.get('spec', {}).get('replicatedJobs', ()):
+      spec = job['template']['spec']
+      [pod] = spec['template']['spec']['containers']
+      variables = {x['name']: x['value'] for x in pod.get('env', ())}
+      for index in range(job['replicas'] * spec['parallelism']):
+        codes.append(
+          container(pod['args'], JOB_COMPLETION_INDEX=index, **variables)
+        )
+  return max(codes)
