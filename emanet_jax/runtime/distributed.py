@@ -16,8 +16,8 @@ _SIDE_BY_SIDE = ('SLURM_STEP_NUM_TASKS', 'OMPI_COMM_WORLD_SIZE', 'PMI_SIZE')
 def join(mode: str, heartbeat_seconds: int) -> None:
   """Joins the other processes, which JAX finds by itself.
 
-  It sees Slurm, Open MPI, Kubernetes jobs and Cloud TPU slices, and what
-  JAX_COORDINATOR_ADDRESS names. To be called before any device is used.
+  It sees Slurm, Open MPI, Kubernetes jobs and Cloud TPU slices. To be called
+  before any device is used.
 
   Args:
     mode: 'auto': where JAX sees a cluster; 'on': it must; 'off': never.
