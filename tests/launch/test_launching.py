@@ -109,6 +109,20 @@ def test_a_host_with_gpus_uses_them_or_fails(gpus, given, told, launch):
   assert result.code == 75
 
 
+@pytest.mark.parametrize(
+  ('heading', 'first'),
+  [
+    ('Kubernetes', 'emanet-host-0-0.emanet'),
+    ('TPUs under Kubernetes', 'emanet-slice-0-0.emanet'),
+  ],
+)
+def test_pods_wait_for_the_first_one(heading, first, launched):
+  calls = [call['command'] for call in launched[heading].calls]
+  starts = [i for i, command in enumerate(calls) if command[0] == 'python']
+  assert starts
+  assert all(calls[i - 1] == ['getent', 'hosts', first] for i in starts)
+
+
 HARD = [
   '--config.loss.cross_entropy.class_weights=(1.0, 2.5)',
   '--workdir=gs://b/it\'s "$HOME" & \\ `date`; *',

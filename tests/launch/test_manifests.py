@@ -109,6 +109,11 @@ def test_pods_have_time_to_save_and_memory_to_share(jobset):
   assert {m['name'] for m in container['volumeMounts']} == set(volumes)
 
 
+def test_the_first_pod_is_of_the_only_job(jobset):
+  [job] = jobset['spec']['replicatedJobs']
+  assert jobset['spec']['coordinator'] == {'replicatedJob': job['name']}
+
+
 def test_a_slice_has_as_many_hosts_as_its_topology():
   [jobset] = documents('tpu')
   job = job_of(jobset)

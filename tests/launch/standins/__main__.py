@@ -46,6 +46,7 @@ STAND_INS = {
   **{f.__name__: f for f in (python, sbatch, srun, gcloud, docker, kubectl)},
   **{f.__name__: f for f in (sky, uv, pip)},
   'nvidia-smi': nvidia_smi,
+  'getent': simple('getent', parser('getent', '')),
   'scontrol': simple('scontrol', parser('scontrol', '')),
   'useradd': simple('useradd', parser('a', '-u|--uid', '-m|--create-home')),
   'sudo': lambda arguments: run(arguments),

@@ -78,20 +78,41 @@ def kubectl(arguments: list[str]) -> int:
   flags = {k: parser(k, '-f|--filename') for k in ('apply', 'delete')}
   options = flags[name].parse_args(rest)
   record('kubectl', arguments)
-  if name == 'delete':
-    return 0
   import yaml  # here, since all stand-ins are to start quickly
 
+  text = pathlib.Path(options.filename).read_text()
+  found = [x for x in yaml.safe_load_all(text) if x['kind'] == 'JobSet']
+  return max(map(pods, found)) if name == 'apply' else 0
+
+
+def pods(jobset: dict) -> int:
+  """Runs the pods of a JobSet; the greatest code of them."""
+  name, first = jobset['metadata']['name'], jobset['spec']['coordinator']
+  places = [first['replicatedJob'], first.get('jobIndex', 0)]
+  host = '-'.join(map(str, [name, *places, first.get('podIndex', 0)]))
+  fields = {
+    "metadata.annotations['jobset.sigs.k8s.io/coordinator']": f'{host}.{name}'
+  }
   codes = []
-  for document in yaml.safe_load_all(
-    pathlib.Path(options.filename).read_text()
-  ):
-    for job in document.get('spec', {}).get('replicatedJobs', ()):
-      spec = job['template']['spec']
-      [pod] = spec['template']['spec']['containers']
-      variables = {x['name']: x['value'] for x in pod.get('env', ())}
-      for index in range(job['replicas'] * spec['parallelism']):
-        codes.append(
-          container(pod['args'], JOB_COMPLETION_INDEX=index, **variables)
+  for job in jobset['spec']['replicatedJobs']:
+    spec = job['template']['spec']
+    pod = spec['template']['spec']
+    for index in range(job['replicas'] * spec['parallelism']):
+      for before in pod['initContainers']:
+        codes.append(run(before['command'], **variables(before, fields)))
+      [main] = pod['containers']
+      codes.append(
+        container(
+          main['args'], JOB_COMPLETION_INDEX=index, **variables(main, fields)
         )
+      )
   return max(codes)
+
+
+def variables(container: dict, fields: dict[str, str]) -> dict[str, str]:
+  return {
+    x['name']: x['value']
+    if 'value' in x
+    else fields[x['valueFrom']['fieldRef']['fieldPath']]
+    for x in container.get('env', ())
+  }

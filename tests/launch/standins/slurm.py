@@ -42,6 +42,7 @@ def sbatch(arguments: list[str]) -> int:
   if sent := os.environ.get('STANDINS_SIGNAL'):
     wanted = int(options.nodes) * int(options.ntasks_per_node)
     while len(list(pathlib.Path(sent).iterdir())) < wanted:
+      assert job.poll() is None
       time.sleep(0.05)
     how, _, _ = options.signal.partition('@')
     steps = [int(p.name) for p in pathlib.Path(sent).iterdir()]
