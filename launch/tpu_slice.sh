@@ -34,12 +34,15 @@ case ${1:-} in
   run)
     # Privileged, on the host's network, as root: for the TPU's device files
     # and the metadata by which JAX finds the other hosts.
-    options='--detach --name=emanet --privileged --network=host --user=root'
+    options=(--detach --name=emanet --privileged --network=host --user=root)
+    for name in $(compgen -e | grep -E '^(JAX|XLA|LIBTPU)_'); do
+      options+=("--env=$name=${!name}")
+    done
     registry=$(printf '%q' "${IMAGE%%/*}")
-    command=$(printf '%q ' "$IMAGE" "${@:2}")
+    command=$(printf '%q ' docker run "${options[@]}" "$IMAGE" "${@:2}")
     on all "sudo gcloud auth configure-docker $registry --quiet
       sudo docker rm emanet 2> /dev/null  # that has ended
-      sudo docker run $options $command"
+      sudo $command"
     ;;
   tail) on "$WORKER" 'sudo docker logs --follow --tail=100 emanet' ;;
   stop) on all 'sudo docker stop -t 120 emanet' ;;

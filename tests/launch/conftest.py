@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from tests.launch.standins.__main__ import STAND_INS
+from tests.launch.standins.common import TOLD
 from tests.tiny import REPOSITORY
 
 
@@ -43,7 +44,7 @@ def launch(tmp_path_factory):
   outer = {
     k: v
     for k, v in os.environ.items()
-    if not k.startswith(('JAX_', 'XLA_', 'SLURM_', 'CUDA_', 'STANDINS_'))
+    if not k.startswith((*TOLD, 'STANDINS_'))
   }
 
   def run(script: str, **variables: str) -> Launched:

@@ -130,16 +130,18 @@ HARD = [
 ]
 
 
-def test_flags_come_through_ssh_as_they_were_given(launch):
+def test_flags_and_variables_come_through_ssh_as_they_were_given(launch):
   line = shlex.join(['launch/tpu_slice.sh', 'run', *HARD])
   image = 'region-docker.pkg/project/emanet:tpu'
-  result = launch(line, NAME='n', ZONE='z', IMAGE=image)
+  own = {'LIBTPU_INIT_ARGS': '--xla_a=1 --xla_b="2"', 'JAX_X': 'y'}
+  result = launch(line, NAME='n', ZONE='z', IMAGE=image, **own)
   assert result.code == 0, result.output
   [ssh] = [c for c in result.of('gcloud') if 'ssh' in c['command']]
   assert ssh['options']['worker'] == 'all'
   assert (ssh['options']['words'], ssh['options']['zone']) == (['n'], 'z')
   for call in result.of('python'):
     assert call['command'] == ['python', '-m', 'emanet_jax.main', *HARD]
+    assert call['environment'] == own
   assert len(result.of('python')) == 2
 
 

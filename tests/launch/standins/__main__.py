@@ -25,7 +25,7 @@ def python(arguments: list[str]) -> int:
   if 'STANDINS_SIGNAL' in os.environ:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
     pathlib.Path(os.environ['STANDINS_SIGNAL'], str(os.getpid())).touch()
-    time.sleep(60)
+    time.sleep(20)
   return int(os.environ.get('STANDINS_CODE', '0'))
 
 

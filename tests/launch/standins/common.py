@@ -8,7 +8,8 @@ import subprocess
 from collections.abc import Callable
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[3]
-TOLD = ('JAX_', 'XLA_', 'SLURM_', 'CUDA_', 'JOB_')  # variables written down
+# Variables that are written down.
+TOLD = ('JAX_', 'XLA_', 'LIBTPU_', 'SLURM_', 'CUDA_', 'JOB_')
 
 
 def record(name: str, arguments: list[str], **more: object) -> None:

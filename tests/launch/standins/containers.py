@@ -2,11 +2,13 @@
 
 import argparse
 import json
+import os
 import pathlib
 import re
 
 from tests.launch.standins.common import (
   REPOSITORY,
+  TOLD,
   parser,
   record,
   run,
@@ -15,10 +17,11 @@ from tests.launch.standins.common import (
 
 RUN = parser(
   'docker run',
-  '--name --network -u|--user --gpus -v|--volume -w|--workdir -e|--env',
+  '--name --network -u|--user --gpus -v|--volume -w|--workdir',
   '-d|--detach --privileged --rm',
   rest=True,
 )
+RUN.add_argument('-e', '--env', action='append', default=[])
 
 
 def docker(arguments: list[str]) -> int:
@@ -26,7 +29,8 @@ def docker(arguments: list[str]) -> int:
   if name == 'run':
     options = RUN.parse_args(rest)
     record('docker', arguments, options=vars(options))
-    return container(options.words[1:])
+    variables = dict(given.split('=', 1) for given in options.env)
+    return container(options.words[1:], **variables)
   if name == 'build':
     options = parser('b', '-f|--file --build-arg -t|--tag').parse_args(rest)
     record('docker', arguments, options=vars(options))
@@ -48,8 +52,10 @@ def dockerfile() -> list[tuple[str, str]]:
 
 
 def container(arguments: list[str], **variables: str) -> int:
-  """Runs what an image of launch/Dockerfile runs."""
+  """Runs what an image of launch/Dockerfile runs, with these variables only."""
   [entry] = [json.loads(x) for name, x in dockerfile() if name == 'ENTRYPOINT']
+  for name in [x for x in os.environ if x.startswith(TOLD)]:
+    del os.environ[name]
   return run([*entry, *arguments], **variables)
 
 
