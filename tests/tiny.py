@@ -2,7 +2,8 @@
 
 As a program (`python tests/tiny.py FLAGS`) it is `emanet_jax.main`, which also
 writes a line per training batch, `position hash`, to the file TINY_BATCHES, and
-waits at the position TINY_HOLD_AT while the file TINY_HOLD exists.
+waits at the position TINY_HOLD_AT while the file TINY_HOLD exists. The file
+TINY_EVALUATING is there while it evaluates, which takes half a second more.
 """
 
 import dataclasses
@@ -254,10 +255,27 @@ class _Recorded:
     return batch
 
 
+def _evaluating(run_split):
+  mark = pathlib.Path(os.environ['TINY_EVALUATING'])
+
+  def marked(*args, **kwargs):
+    mark.touch()
+    time.sleep(0.5)
+    evaluation = run_split(*args, **kwargs)
+    mark.unlink()
+    return evaluation
+
+  return marked
+
+
 def _main():
   from absl import app
 
   from emanet_jax import main
+  from emanet_jax.evaluation import evaluate
+
+  if 'TINY_EVALUATING' in os.environ:
+    evaluate.run_split = _evaluating(evaluate.run_split)
 
   original = pipeline.train_iterator
   pipeline.train_iterator = lambda *a, **k: _Recorded(original(*a, **k))

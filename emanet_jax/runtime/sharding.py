@@ -101,6 +101,25 @@ def state_sharding(mesh: Mesh, tree):
   return jax.tree.map(place, tree)
 
 
+def describe(mesh: Mesh, tree) -> str:
+  """The mesh in words, and what of a state each of its devices holds."""
+  device = mesh.devices.flat[0]
+  told = f'{mesh.size} {device.platform} device(s)'
+  if mesh.size == mesh.shape['data']:
+    return told
+  axes = ' × '.join(f'{name} {n}' for name, n in mesh.shape.items())
+  leaves = jax.tree.leaves(tree)
+  whole = sum(x.size * x.dtype.itemsize for x in leaves)
+  own = sum(
+    math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
+    for x in leaves
+  )
+  return (
+    f'{told}: {axes}; a device holds {own / 1e6:.1f} MB of the state, of '
+    f'{whole / 1e6:.1f} MB'
+  )
+
+
 def gathered(tree):
   """The whole of arrays on every device, of a mesh in use; else as they are.
 

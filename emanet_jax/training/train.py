@@ -189,7 +189,7 @@ def _compile_step(config, model, tx, loss_fn, mesh, state, rng) -> Callable:
     time.monotonic() - start,
     count / 1e6,
     batch['image'].shape,
-    f'{mesh.size} {jax.default_backend()} device(s)',
+    sharding.describe(mesh, state),
   )
   return compiled
 

@@ -1,0 +1,162 @@
+"""What runs survive: python -m tests.faults.harness [--kills=20]
+
+Kills real runs of the tiny network in steps, inside saves and inside
+evaluations, stops them by each signal, starts them again until they end, and
+holds each against a run that nothing disturbed: the same weights, the same
+batches and the same scores, bit for bit, with no more lost than the steps since
+the last save. Then damages every file of a checkpoint. Prints a table; exit
+code 1 where something did not survive. About ten minutes on two cores.
+"""
+
+import argparse
+import collections
+import pathlib
+import random
+import re
+import signal
+import sys
+import tempfile
+import time
+
+from emanet_jax.runtime.preemption import STOPPED
+from emanet_jax.training.metric_writer import read_metrics
+from tests import tiny
+from tests.faults import test_checkpoints
+
+_EVERY = 3  # steps between saves
+_CHANGES = {
+  'train__checkpoint_every': _EVERY,
+  'train__eval_every': 7,
+  'train__steps': 21,
+}
+
+
+class Run:
+  """A workdir, and the process that trains in it."""
+
+  def __init__(self, folder: pathlib.Path, name: str):
+    self.workdir = folder / name
+    self._phase = folder / f'{name}.evaluating'
+    self._environment = {
+      'TINY_BATCHES': folder / f'{name}.batches',
+      'TINY_EVALUATING': self._phase,
+    }
+    self._flags = tiny.flags(
+      self.workdir, data__data_dir=folder / 'data', **_CHANGES
+    )
+    self._cache = folder / 'compiled'
+
+  def start(self):
+    self._phase.unlink(missing_ok=True)
+    return tiny.start_main(
+      self._flags, cache=self._cache, record=True, **self._environment
+    )
+
+  def in_step(self) -> bool:
+    """Beyond the latest save."""
+    steps = [r['step'] for r in read_metrics(self.workdir)]
+    return bool(steps) and steps[-1] > max(self.saved(), default=0)
+
+  def in_save(self) -> bool:
+    return any((self.workdir / 'checkpoints').glob('*.orbax-checkpoint-tmp'))
+
+  def in_evaluation(self) -> bool:
+    return self._phase.exists()
+
+  def saved(self) -> list[int]:
+    return tiny.saved_steps(self.workdir)
+
+  def end(self) -> tuple:
+    """All that must not depend on what happened on the way."""
+    batches = dict(
+      line.split()
+      for line in self._environment['TINY_BATCHES'].read_text().splitlines()
+    )
+    metrics = [
+      {k: r[k] for k in ('split', 'step', 'loss', 'mIoU') if k in r}
+      for r in read_metrics(self.workdir)
+    ]
+    return tiny.hash_tree(tiny.load_step(self.workdir)), batches, metrics
+
+
+def _disturb(run: Run, where: str, number: signal.Signals) -> bool:
+  """Starts a run, and sends it a signal there; whether nothing was lost."""
+  before, process = max(run.saved(), default=0), run.start()
+  began = {r['step'] for r in read_metrics(run.workdir)}
+  there = getattr(run, f'in_{where}')
+  tiny.wait_until(
+    lambda: (
+      there() and {r['step'] for r in read_metrics(run.workdir)} - began
+      if where == 'step'
+      else there()
+    ),
+    process,
+  )
+  time.sleep(random.uniform(0, 0.05 if where == 'save' else 0.3))
+  reached = max((r['step'] for r in read_metrics(run.workdir)), default=0)
+  process.send_signal(number)
+  code, output = tiny.finish(process)
+  going_on = re.search(r'going on from step (\d+)', output)
+  assert int(going_on[1] if going_on else 0) == before, output
+  if number == signal.SIGKILL:
+    assert code == -number, output
+    return max(run.saved(), default=0) >= reached - _EVERY
+  assert code == STOPPED, output
+  return max(run.saved(), default=0) >= reached
+
+
+def _kill_and_compare(folder: pathlib.Path, kills: int):
+  """Yields what was done, and whether it was survived."""
+  straight = Run(folder, 'straight')
+  code, output = tiny.finish(straight.start())
+  assert code == 0, output
+  wheres = ['step', 'save', 'evaluation']
+  faults = [(wheres[i % 3], signal.SIGKILL) for i in range(kills)]
+  faults += [
+    (where, number)
+    for where in wheres
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+  ]
+  random.shuffle(faults)
+  for start in range(0, len(faults), 5):
+    run, done = Run(folder, f'run_{start}'), []
+    for where, number in faults[start : start + 5]:
+      if max(run.saved(), default=0) == _CHANGES['train__steps']:
+        run = Run(folder, f'{run.workdir.name}_again')
+      done.append((f'{number.name} in a {where}', _disturb(run, where, number)))
+    code, output = tiny.finish(run.start())
+    equal = code == 0 and run.end() == straight.end()
+    for fault, kept in done:
+      yield fault, kept and equal
+
+
+def _damage(folder: pathlib.Path):
+  """Yields each damage to each file of a checkpoint likewise."""
+  saved = test_checkpoints.save_small(folder / 'saved')
+  for name, _, survived in test_checkpoints.damaged_copies(saved, folder):
+    yield f'{name.split()[0]} a file of a checkpoint', survived
+
+
+def main() -> None:
+  """Prints the table."""
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument('--kills', type=int, default=20)
+  parser.add_argument('--seed', type=int, default=0)
+  options = parser.parse_args()
+  random.seed(options.seed)
+  tried, survived = collections.Counter(), collections.Counter()
+  with tempfile.TemporaryDirectory() as folder:
+    folder = pathlib.Path(folder)
+    for results in (_kill_and_compare(folder, options.kills), _damage(folder)):
+      for fault, well in results:
+        tried[fault] += 1
+        survived[fault] += well
+        print('.' if well else f'\nLOST: {fault}', end='', flush=True)
+  print(f'\n{"fault":36}{"tried":>8}{"survived":>10}')
+  for fault in sorted(tried):
+    print(f'{fault:36}{tried[fault]:8}{survived[fault]:10}')
+  sys.exit(tried != survived)
+
+
+if __name__ == '__main__':
+  main()
