@@ -7,7 +7,6 @@ from pathlib import Path
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from jax.experimental import multihost_utils
@@ -19,6 +18,7 @@ from emanet_jax.errors import UserError
 from emanet_jax.evaluation import report
 from emanet_jax.evaluation.confusion import confusion_matrix
 from emanet_jax.evaluation.metrics import Measure, create_metrics
+from emanet_jax.evaluation.plan import plan_split
 from emanet_jax.evaluation.report import Conditions, Evaluation
 from emanet_jax.evaluation.tally import Tally
 from emanet_jax.inference import batching, predictor
@@ -118,23 +118,23 @@ def create_eval_step(
   A matrix for each image, int32 [b, classes, classes]; predictions are uint8
   [b, h, w]. All stays on the devices; one compilation a shape and scale.
   """
-  predict = predictor.create_predictor(model, protocol)
+  confusion = functools.partial(
+    confusion_matrix, num_classes=num_classes, ignore_label=IGNORE_LABEL
+  )
 
-  @jax.jit
-  def count(probabilities, label):
-    prediction = jnp.argmax(probabilities, axis=-1).astype(jnp.uint8)
-    confusion = functools.partial(
-      confusion_matrix,
-      num_classes=num_classes,
-      ignore_label=IGNORE_LABEL,
-    )
+  def count(prediction, label):
     return jax.vmap(confusion)(label, prediction), prediction
 
-  def eval_step(variables, batch):
-    probabilities, sown = predict(variables, batch['image'], batch['size'])
-    return *count(probabilities, batch['label']), sown.get('responsibilities')
+  look = predictor.create_labeler(model, protocol, count)
 
-  return eval_step
+  def view(variables, batch):
+    counted, sown = look(
+      variables, batch['image'], batch['size'], batch['label']
+    )
+    return *counted, sown.get('responsibilities')
+
+  # One view is one program, which can be compiled before there are images.
+  return jax.jit(view) if len(protocol.views) == 1 else view
 
 
 def run_split(
@@ -170,31 +170,48 @@ def run_split(
     LackOfMemoryError: A device's memory does not suffice.
   """
   start = time.monotonic()
-  mesh = sharding.create_mesh(jax.local_devices())
-  own = range(
-    jax.process_index(), dataset.num_examples(split), jax.process_count()
-  )
-  batches = batching.plan_batches(
-    pipeline.image_sizes(dataset, split, own),
-    batch_size=batch_size,
-    stride=model.output_stride,
-    shape_step=shape_step,
-    devices=mesh.size,
-  )
-  order = [member for batch in batches for member in batch.members]
-  examples = pipeline.evaluation_examples(
-    dataset, split, [own[member] for member in order]
+  plan = plan_split(
+    model, dataset, split, batch_size=batch_size, shape_step=shape_step
   )
   tally = Tally(
     dataset.spec.num_classes,
     num_pictures,
-    Progress(f'evaluating {split}', len(own)),
+    Progress(f'evaluating {split}', len(plan.images)),
+  )
+  lack = None
+  try:
+    _count(plan, dataset, split, variables, eval_step, tally)
+  except batching.LackOfMemoryError as error:
+    lack = error
+  # Where one process lacks memory, none waits for its counts.
+  if _sum_over_processes(np.array([lack is not None], np.int64))[0]:
+    raise lack or batching.LackOfMemoryError('another process lacks memory')
+  total = _sum_over_processes(tally.confusion)
+  count = _sum_over_processes(np.array([tally.num_images], np.int64))[0]
+  return Evaluation(
+    total,
+    int(count),
+    plan.num_shapes,
+    time.monotonic() - start,
+    sorted(tally.pictures, key=lambda p: p['index']),
+    best=tally.hardest.best,
+    worst=tally.hardest.worst,
+    metrics=metrics,
+  )
+
+
+def _count(plan, dataset, split, variables, eval_step, tally) -> None:
+  """Evaluates the plan's batches, into the tally."""
+  examples = pipeline.evaluation_examples(
+    dataset,
+    split,
+    [plan.images[member] for batch in plan.batches for member in batch.members],
   )
   running = None
-  for batch in batches:
+  for batch in plan.batches:
     group = [{**next(examples), 'index': i} for i in batch.members]
     with batching.explain_lack_of_memory(batch.shape):
-      outputs = eval_step(variables, _on_devices(group, batch, mesh))
+      outputs = eval_step(variables, _on_devices(group, batch, plan.mesh))
       # Counted while the devices are at the next batch.
       if running:
         tally.add(*running)
@@ -202,18 +219,6 @@ def run_split(
   if running:
     with batching.explain_lack_of_memory(running[1]):
       tally.add(*running)
-  total = _sum_over_processes(tally.confusion)
-  count = _sum_over_processes(np.array([tally.num_images], np.int64))[0]
-  return Evaluation(
-    total,
-    int(count),
-    len({batch.shape for batch in batches}),
-    time.monotonic() - start,
-    sorted(tally.pictures, key=lambda p: p['index']),
-    best=tally.hardest.best,
-    worst=tally.hardest.worst,
-    metrics=metrics,
-  )
 
 
 def _on_devices(group, batch: batching.Batch, mesh) -> dict[str, jax.Array]:

@@ -14,8 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from emanet_jax.errors import UserError
-from emanet_jax.inference.views import view_logits
-from emanet_jax.models.layers import inside
+from emanet_jax.inference import stripes, views
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +33,12 @@ class Protocol:
   flip: bool = False
   window: int = 0
   stride: int = 0
+
+  @property
+  def views(self) -> list[tuple[float, bool]]:
+    """Scale of each view, and whether it is mirrored."""
+    sides = (False, True) if self.flip else (False,)
+    return [(scale, side) for scale in self.scales for side in sides]
 
   def __str__(self) -> str:
     scales = ', '.join(f'{scale:g}' for scale in self.scales)
@@ -112,37 +117,103 @@ def create_predictor(model: nn.Module, protocol: Protocol) -> Callable:
     `bases` [b, k, c]; nothing with windows. One compilation for each scale and
     shape of the batch.
   """
-
-  @functools.partial(jax.jit, static_argnames='scale')
-  def view(variables, image, size, mirrored, *, scale):
-    logits, sown = view_logits(
-      model,
-      variables,
-      image,
-      size,
-      scale=scale,
-      mirrored=mirrored if protocol.flip else None,
-      window=protocol.window,
-      stride=protocol.stride,
-    )
-    here = inside(size, image.shape[1:3])[..., None]
-    return jnp.where(here, jax.nn.softmax(logits), 0), sown
+  add_up = _create_sum(model, protocol)
+  num_views = len(protocol.views)
+  mean = jax.jit(lambda total: total / num_views, donate_argnums=0)
 
   def predict(variables, image, size):
-    views = [
-      (scale, mirrored)
-      for scale in protocol.scales
-      for mirrored in ((False, True) if protocol.flip else (False,))
-    ]
-    plainest = min(views, key=lambda one: (abs(one[0] - 1), one[1]))
-    # Summed view by view: the probabilities of all views at once would need
-    # their number times the memory.
-    total, shown = 0.0, {}
-    for scale, mirrored in views:
-      one, sown = view(variables, image, size, mirrored, scale=scale)
-      total = total + one
-      if (scale, mirrored) == plainest:
-        shown = sown
-    return total / len(views), shown
+    total, sown = add_up(variables, image, size)
+    return mean(total), sown
 
   return predict
+
+
+def create_labeler(
+  model: nn.Module,
+  protocol: Protocol,
+  finish: Callable = lambda label: label,
+) -> Callable:
+  """Returns the function that labels images, compiled for each scale.
+
+  With one view, label maps leave the network's program, and no probabilities:
+  the class of the greatest logit, as in the authors' evaluation. It is that of
+  the greatest probability, but for classes so equal that their probabilities
+  round to the same number.
+
+  Args:
+    model: The network.
+    protocol: The views.
+    finish: (label uint8 [b, h, w], *more) → what is made of labels, in the
+      program that finds them.
+
+  Returns:
+    (variables, image, size, *more) → what `finish` returns, and what the head
+    sowed, see `create_predictor`; with one view a jitted function.
+  """
+  if len(protocol.views) == 1:
+    ((scale, _),) = protocol.views
+
+    @jax.jit
+    def view(variables, image, size, *more):
+      seen = _look(model, protocol, variables, image, size, scale)
+      return finish(stripes.label(seen, image.shape[1:3]), *more), seen.sown
+
+    return view
+
+  add_up = _create_sum(model, protocol)
+
+  @jax.jit
+  def conclude(total, *more):
+    return finish(jnp.argmax(total, axis=-1).astype(jnp.uint8), *more)
+
+  def label(variables, image, size, *more):
+    total, sown = add_up(variables, image, size)
+    return conclude(total, *more), sown
+
+  return label
+
+
+def _look(model, protocol, variables, image, size, scale, mirrored=None):
+  return views.look(
+    model,
+    variables,
+    image,
+    size,
+    scale=scale,
+    mirrored=mirrored,
+    window=protocol.window,
+    stride=protocol.stride,
+  )
+
+
+def _create_sum(model: nn.Module, protocol: Protocol) -> Callable:
+  """Like `create_predictor`, of the sum over the views."""
+
+  # One sum, in place: each copy of it is as large as all logits together.
+  @functools.partial(jax.jit, static_argnames='scale', donate_argnums=0)
+  def view(total, variables, image, size, mirrored, *, scale):
+    mirrored = mirrored if protocol.flip else None
+    seen = _look(model, protocol, variables, image, size, scale, mirrored)
+    return stripes.add_probabilities(total, seen, size), seen.sown
+
+  kind = None  # of the logits, known when there are variables
+
+  def add_up(variables, image, size):
+    nonlocal kind
+    if kind is None:
+      look = functools.partial(_look, model, protocol, scale=1.0)
+      kind = jax.eval_shape(look, variables, image, size).low
+    total = jnp.zeros(
+      (*image.shape[:3], kind.shape[-1]),
+      kind.dtype,
+      device=getattr(image, 'sharding', None),  # split as the images are
+    )
+    plainest = min(protocol.views, key=lambda one: (abs(one[0] - 1), one[1]))
+    shown = {}
+    for scale, mirrored in protocol.views:
+      total, sown = view(total, variables, image, size, mirrored, scale=scale)
+      if (scale, mirrored) == plainest:
+        shown = sown
+    return total, shown
+
+  return add_up

@@ -7,6 +7,8 @@ wants (the authors' evaluation). Where corners are not aligned, nothing is
 padded. Whatever else the batch's shape adds is kept from having any effect.
 """
 
+from typing import NamedTuple
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -28,7 +30,38 @@ def padded_size(height: int, width: int, stride: int) -> tuple[int, int]:
   return up[0], up[1]
 
 
+class Seen(NamedTuple):
+  """What one look found, before it is enlarged.
+
+  Attributes:
+    low: Logits, float32 [b, h', w', classes].
+    up: Matrices for rows and columns that make them those of native size, see
+      `interpolate`; None: `low` has that size.
+    sown: What the head sowed, by name (with windows: nothing).
+  """
+
+  low: Float[Array, 'b hl wl classes']
+  up: tuple[Float[Array, 'b h hl'], Float[Array, 'b w wl']] | None
+  sown: dict[str, Array]
+
+
 def view_logits(
+  model: nn.Module,
+  variables: dict,
+  image: UInt8[Array, 'b h w 3'],
+  size: Sizes,
+  **options,
+) -> tuple[Float[Array, 'b h w classes'], dict[str, Array]]:
+  """`look`, enlarged: logits at native size, float32, and what was sown.
+
+  Logits are meaningless outside an image. `stripes` makes labels of them, or
+  probabilities, without ever holding all of them.
+  """
+  low, up, sown = look(model, variables, image, size, **options)
+  return (low if up is None else interpolate(low, *up)), sown
+
+
+def look(
   model: nn.Module,
   variables: dict,
   image: UInt8[Array, 'b h w 3'],
@@ -38,7 +71,7 @@ def view_logits(
   mirrored: bool | Array | None = None,
   window: int = 0,
   stride: int = 0,
-) -> tuple[Float[Array, 'b h w classes'], dict[str, Array]]:
+) -> Seen:
   """Looks at images once, in evaluation mode; pure, to be jitted.
 
   Args:
@@ -52,10 +85,6 @@ def view_logits(
       are mirrored back. None: never.
     window: See `Protocol`.
     stride: See `Protocol`.
-
-  Returns:
-    Logits at native size, float32, meaningless outside an image; and what the
-    head sowed, by name (with windows: nothing).
   """
   shape, align = image.shape[1:3], model.align_corners
   # Zero after normalisation, as the authors pad: not the colour black.
@@ -75,11 +104,11 @@ def view_logits(
     (rows, _), (cols, _) = there_and_back
     x = interpolate(x, rows, cols)
   if window:
-    logits, sown = _slide(model, variables, x, scaled, window, stride)
-    if there_and_back:
-      (_, rows), (_, cols) = there_and_back
-      logits = interpolate(logits, rows, cols)
-    return logits, sown
+    logits = _slide(model, variables, x, scaled, window, stride)
+    if not there_and_back:
+      return Seen(logits, None, {})
+    (_, rows), (_, cols) = there_and_back
+    return Seen(logits, (rows, cols), {})
   low, up, sown = _whole(model, variables, x, scaled)
   if there_and_back:
     (_, rows), (_, cols) = there_and_back
@@ -88,7 +117,7 @@ def view_logits(
       jnp.einsum('boi,bil->bol', back, to_scaled, precision='highest')
       for back, to_scaled in zip((rows, cols), up, strict=True)
     ]
-  return interpolate(low, *up), sown
+  return Seen(low, (up[0], up[1]), sown)
 
 
 def _there_and_back(size, scaled, length, scaled_length, align, mirrored):
@@ -175,4 +204,4 @@ def _slide(model, variables, x, size, window, stride):
   zeros = [jnp.zeros((*x.shape[:3], c)) for c in (classes, 1)]
   (total, windows), _ = lax.scan(step, tuple(zeros), starts)
   logits = total / jnp.maximum(windows, 1)
-  return logits[:, : shape[0], : shape[1]], {}
+  return logits[:, : shape[0], : shape[1]]

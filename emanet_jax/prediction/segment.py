@@ -17,7 +17,11 @@ from jaxtyping import Float, UInt8
 
 from emanet_jax.errors import UserError
 from emanet_jax.inference import batching
-from emanet_jax.inference.predictor import Protocol, create_predictor
+from emanet_jax.inference.predictor import (
+  Protocol,
+  create_labeler,
+  create_predictor,
+)
 from emanet_jax.prediction import photos
 from emanet_jax.prediction.photos import Photo
 from emanet_jax.runtime import sharding
@@ -88,14 +92,11 @@ def segment_photos(
     A result for each photo that could be read, shape by shape.
   """
   mesh = sharding.create_mesh(jax.local_devices())
-  predictor = create_predictor(model, protocol)
-  to_label = jax.jit(lambda p: jnp.argmax(p, axis=-1).astype(jnp.uint8))
+  look = _create_look(model, protocol, probabilities)
 
   def predict(batch):
     batch = jax.device_put(batch, sharding.batch_sharding(mesh))
-    found, _ = predictor(variables, batch['image'], batch['size'])
-    labels = np.asarray(to_label(found))
-    return labels, np.asarray(found) if probabilities else None
+    return jax.device_get(look(variables, batch['image'], batch['size']))
 
   with concurrent.futures.ThreadPoolExecutor() as pool:
     measured = _measured(pool, given, failures, check)
@@ -131,6 +132,21 @@ def segment_photos(
         here = (i, *map(slice, image.shape[:2]))
         own = None if found is None else found[here].astype(np.float16)
         yield Result(photo, image, labels[here], own, orientation)
+
+
+def _create_look(model, protocol, probabilities):
+  """(variables, image, size) → labels; and probabilities, if wanted."""
+  if not probabilities:
+    label = create_labeler(model, protocol)
+    return lambda *batch: (label(*batch)[0], None)
+  predict = create_predictor(model, protocol)
+  to_label = jax.jit(lambda p: jnp.argmax(p, axis=-1).astype(jnp.uint8))
+
+  def look(*batch):
+    found, _ = predict(*batch)
+    return to_label(found), found
+
+  return look
 
 
 def _measured(pool, given, failures, check) -> list[tuple[Photo, Any]]:

@@ -164,7 +164,7 @@ def test_what_exists_stays(output, folder, workdir, monkeypatch, tmp_path):
   assert (report.predicted, report.skipped) == (2, 0)
   assert tiny.hash_files(output) == before
 
-  monkeypatch.setattr(segment, 'create_predictor', None)
+  monkeypatch.setattr(segment, '_create_look', None)
   config.predict.overwrite = False
   report = predict.predict(config, str(workdir))
   assert (report.predicted, report.skipped) == (0, 2)
@@ -194,13 +194,13 @@ def test_windows_make_large_photos_possible(
   assert predict.predict(config, str(workdir)).predicted == 1
   config = options(folder / 'a.png', tmp_path / 'whole')
 
-  def too_small(model, protocol):
+  def too_small(*_):
     def predictor(*_):
       raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: 9 bytes')
 
     return predictor
 
-  monkeypatch.setattr(segment, 'create_predictor', too_small)
+  monkeypatch.setattr(segment, '_create_look', too_small)
   monkeypatch.setattr(segment, '_LARGE', 999)
   with pytest.raises(
     UserError, match=r'not enough memory .*65×65; look th'
