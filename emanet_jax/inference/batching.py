@@ -22,8 +22,9 @@ Size = tuple[int, int]  # height and width, in pixels
 
 # Of a padded image of 1024²: of larger ones, fewer share a batch.
 _PIXELS = 1025**2
-_MOST_SHAPES = 4  # of a plan: each is compiled once a scale
-_MOST_MERGED = 256  # distinct sizes that are merged; more are rounded up first
+MOST_SHAPES = 4  # of a plan: each is compiled once a scale
+_COMPILATION = 2**22  # pixels that take about as long on a CPU
+_SIDES = 24  # heights, and widths, that a shape is chosen from
 SMALLER = (
   'look through windows, as with --config.eval.window=769 '
   '--config.eval.window_stride=513 (--config.eval.batch_size=1 needs least '
@@ -62,10 +63,10 @@ def plan_batches(
     batch_size: Images at a time, rounded up to the devices; fewer where they
       have more than 1024² pixels, and where there are not so many.
     stride: The network's output stride: sides are one more than a multiple.
-    shape_step: 0: at most four shapes that need little padding, and fewer as
-      long as every image fills at least half of its shape. Else each side is
-      rounded up to one more than a multiple of this, and only equal ones share
-      a shape.
+    shape_step: 0: at most four shapes, chosen for little padding; fewer, where
+      one more would spare less than a compilation takes, four million pixels.
+      Else each side is rounded up to one more than a multiple of this, and only
+      equal ones share a shape.
     devices: That share a batch.
 
   Returns:
@@ -81,7 +82,9 @@ def plan_batches(
   batches = []
   for (height, width), members in by_shape.items():
     room = batch_size * _PIXELS // (height * width)
-    places = max(1, min(batch_size, len(members), room))
+    most = max(1, min(batch_size, len(members), room))
+    # As many batches as these are, without more empty places than need be.
+    places = -(-len(members) // -(-len(members) // most))
     places += -places % devices
     batches += [
       Batch((height, width), places, tuple(members[i : i + places]))
@@ -91,42 +94,39 @@ def plan_batches(
 
 
 def _few_shapes(sizes: Sequence[Size], stride: int) -> list[Size]:
-  """A shape for each size, four in all, or fewer where none is half empty.
+  """A shape for each size, at most four in all.
 
-  Shapes are merged two by two, always those that then need least padding more.
+  First there is one that holds all; then always the one more that spares most
+  padding, among pairs of some images' sides, as long as that is more than a
+  compilation. An image goes to the smallest shape that holds it.
   """
-  own = {size: padded_size(*size, stride) for size in set(sizes)}
-  while len(set(own.values())) > _MOST_MERGED:
-    stride *= 2
-    own = {size: padded_size(*size, stride) for size in set(sizes)}
-  counts = collections.Counter(own[size] for size in sizes)
-  # Of each shape: sides, images, and the area of the smallest image in it.
-  sides = np.array(list(counts), np.int64).reshape(-1, 2)
-  images = np.array(list(counts.values()), np.int64)
-  least = sides.prod(axis=1)
-  groups = [[shape] for shape in counts]
-  while len(groups) > 1:
-    merged = np.maximum(sides[:, None], sides[None]).prod(axis=-1)
-    now = images * sides.prod(axis=1)
-    more = merged * (images[:, None] + images) - now[:, None] - now
-    allowed = ~np.eye(len(groups), dtype=bool)
-    if len(groups) <= _MOST_SHAPES:
-      allowed &= 2 * np.minimum(least[:, None], least) >= merged
-    if not allowed.any():
+  if not sizes:
+    return []
+  own, members, counts = np.unique(
+    [padded_size(*size, stride) for size in sizes],
+    axis=0,
+    return_inverse=True,
+    return_counts=True,
+  )
+  ranks = np.linspace(0, 1, _SIDES)
+  sides = [np.quantile(side, ranks, method='higher') for side in own.T]
+  candidates = np.stack(np.meshgrid(*sides, indexing='ij'), -1).reshape(-1, 2)
+  holds = (own <= candidates[:, None]).all(axis=-1)
+  area = np.where(holds, candidates.prod(axis=1)[:, None], np.inf)
+
+  chosen = [len(candidates) - 1]  # holds all
+  while len(chosen) < MOST_SHAPES:
+    now = area[chosen].min(axis=0)
+    spared = np.maximum(now - area, 0) @ counts
+    if spared.max() < _COMPILATION:
       break
-    more = np.where(allowed, more, np.iinfo(np.int64).max)
-    a, b = sorted(np.unravel_index(more.argmin(), more.shape))
-    sides[a] = np.maximum(sides[a], sides[b])
-    images[a] += images[b]
-    least[a] = min(least[a], least[b])
-    groups[a] += groups.pop(b)
-    sides, images, least = (np.delete(x, b, 0) for x in (sides, images, least))
-  shape_of = {
-    member: (int(height), int(width))
-    for group, (height, width) in zip(groups, sides, strict=True)
-    for member in group
-  }
-  return [shape_of[own[size]] for size in sizes]
+    chosen.append(int(spared.argmax()))
+    # Some that were chosen before may hold no image any more.
+    used = np.unique(area[chosen].argmin(axis=0))
+    chosen = [chosen[i] for i in used]
+  nearest = area[chosen].argmin(axis=0)
+  shape_of = [own[nearest == i].max(axis=0).tolist() for i in nearest]
+  return [tuple(shape_of[member]) for member in members.ravel()]
 
 
 def pad_images(

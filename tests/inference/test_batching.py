@@ -49,31 +49,47 @@ def test_four_shapes_need_little_padding():
   assert one / sum(h * w for h, w in sizes) > 2.3
 
 
+def test_sizes_like_those_of_voc_need_hardly_any_padding():
+  sizes = [(375, 500), (333, 500), (500, 375), (500, 333), (366, 500)] * 400
+  batches = plan_batches(sizes, batch_size=1, stride=8)
+  assert len(batches) == len(sizes)
+  assert len({batch.shape for batch in batches}) <= 4
+  assert padding(sizes, batches) < 1.04
+
+
 def test_thousands_of_sizes_share_four_shapes():
   rng = np.random.default_rng(1)
   sizes = [tuple(s) for s in rng.integers(50, 4000, (5000, 2)).tolist()]
   batches = plan_batches(sizes, batch_size=4, stride=8)
   assert len({batch.shape for batch in batches}) <= 4
+  # Each in the smallest that holds it.
+  shapes = {batch.shape for batch in batches}
+  for batch in batches:
+    for member in batch.members:
+      height, width = sizes[member]
+      holding = [h * w for h, w in shapes if h >= height and w >= width]
+      assert batch.shape[0] * batch.shape[1] == min(holding)
 
 
-def test_shapes_are_merged_while_no_image_leaves_half_of_one():
-  small, large = (97, 97), (129, 129)  # 0.57 of it
-  batches = plan_batches([small, large], batch_size=4, stride=8)
-  assert batches == [Batch(large, 2, (0, 1))]
-  smaller = (89, 89)  # 0.48
-  batches = plan_batches([smaller, large], batch_size=4, stride=8)
-  assert [batch.shape for batch in batches] == [smaller, large]
+@pytest.mark.parametrize(('images', 'shapes'), [(5, 1), (6, 2)])
+def test_one_more_shape_spares_more_than_a_compilation(images, shapes):
+  wide, tall = (201, 1001), (1001, 201)
+  # In a square of 1001, each of the wide ones has 0.8 million more pixels.
+  batches = plan_batches([tall, *[wide] * images], batch_size=8, stride=8)
+  assert len({batch.shape for batch in batches}) == shapes
 
 
 def test_portraits_and_landscapes_share_a_square():
   batches = plan_batches(
     [(375, 500), (500, 375), (97, 97)], batch_size=4, stride=8
   )
-  assert batches == [
-    Batch((505, 505), 2, (0, 1)),
-    Batch((97, 97), 1, (2,)),
-  ]
+  assert batches == [Batch((505, 505), 3, (0, 1, 2))]
   assert plan_batches([], batch_size=4, stride=8) == []
+
+
+def test_batches_have_as_few_empty_places_as_can_be():
+  batches = plan_batches([(33, 33)] * 9, batch_size=8, stride=8)
+  assert [(b.places, len(b.members)) for b in batches] == [(5, 5), (5, 4)]
 
 
 def test_only_equal_shapes_are_shared_where_a_step_is_given():
