@@ -184,7 +184,8 @@ def _mesh() -> ml_collections.ConfigDict:
 
 def _eval() -> ml_collections.ConfigDict:
   evaluation = ml_collections.ConfigDict()
-  evaluation.batch_size = 8  # fewer of large images
+  # Fewer of large images; None = 8, and on CPUs 1.
+  evaluation.batch_size = config_dict.placeholder(int)
   # Images share batches of few shapes: 0 = at most four, chosen for little
   # padding; else each side is rounded up to one more than a multiple of this.
   # The results are equal; more shapes waste less on padding, but each is
@@ -193,7 +194,8 @@ def _eval() -> ml_collections.ConfigDict:
   evaluation.num_pictures = 8  # examples on the overlay and attention pages
   # Scores: each file of evaluation/metrics.
   evaluation.metrics = _all_of(parts.METRICS, {}, {'enabled': True})
-  # Average over views, in evaluation and prediction; not while training.
+  # Average over views, in evaluation and prediction; not while training, whose
+  # evaluations have the windows alone.
   evaluation.multi_scale = False
   evaluation.scales = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
   # Each scale also mirrored left to right; None = where multi_scale is.

@@ -61,7 +61,7 @@ def evaluate(
     dataset,
     split,
     create_eval_step(model, dataset.spec.num_classes, protocol),
-    batch_size=config.eval.batch_size,
+    batch_size=get_batch_size(config),
     shape_step=config.eval.shape_step,
     num_pictures=config.eval.num_pictures,
     metrics=create_metrics(config.eval.metrics),
@@ -85,7 +85,7 @@ def check(config: ml_collections.ConfigDict) -> None:
   """Raises a UserError for values of the `eval` part that cannot be."""
   options = config.eval
   for key, least in (('batch_size', 1), ('num_pictures', 0), ('shape_step', 0)):
-    if options[key] < least:
+    if options[key] is not None and options[key] < least:
       raise UserError(f'eval.{key} is {options[key]}; it must be ≥ {least}')
   stride = create_model(config.model, num_classes=1).output_stride
   step = options.shape_step
@@ -96,6 +96,16 @@ def check(config: ml_collections.ConfigDict) -> None:
     )
   get_protocol(config)
   create_metrics(options.metrics)
+
+
+def get_batch_size(config: ml_collections.ConfigDict) -> int:
+  """Images that share a batch: `eval.batch_size`, or what is good here.
+
+  A CPU is as fast with one image at a time, needs less memory and has no empty
+  places.
+  """
+  usual = 1 if jax.default_backend() == 'cpu' else 8
+  return config.eval.batch_size or usual
 
 
 def get_protocol(config: ml_collections.ConfigDict) -> Protocol:
@@ -184,7 +194,7 @@ def run_split(
   except batching.LackOfMemoryError as error:
     lack = error
   # Where one process lacks memory, none waits for its counts.
-  if _sum_over_processes(np.array([lack is not None], np.int64))[0]:
+  if sharding.any_process(lack is not None):
     raise lack or batching.LackOfMemoryError('another process lacks memory')
   total = _sum_over_processes(tally.confusion)
   count = _sum_over_processes(np.array([tally.num_images], np.int64))[0]

@@ -33,11 +33,22 @@ class Plan:
     """Each is compiled once a scale."""
     return len({batch.shape for batch in self.batches})
 
-  def largest(self) -> dict[str, jax.ShapeDtypeStruct] | None:
-    """What the batch of most pixels holds; None where there are no images."""
+  def __str__(self) -> str:
     if not self.batches:
-      return None
-    most = max(self.batches, key=lambda b: b.places * b.shape[0] * b.shape[1])
+      return 'no shape'
+    (height, width), places = self._largest.shape, self._largest.places
+    return (
+      f'{self.num_shapes} shape(s), each compiled once a scale; the largest '
+      f'batch: {places} of {width}×{height}'
+    )
+
+  @property
+  def _largest(self) -> Batch:
+    return max(self.batches, key=lambda b: b.places * b.shape[0] * b.shape[1])
+
+  def largest(self) -> dict[str, jax.ShapeDtypeStruct]:
+    """What the batch of most pixels holds; there must be images."""
+    most = self._largest
     split = sharding.batch_sharding(self.mesh)
     arrays = {
       'image': ((*most.shape, 3), jnp.uint8),

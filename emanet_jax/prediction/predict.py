@@ -204,7 +204,7 @@ def _run(
     evaluate.get_protocol(config),
     waiting,
     failures,
-    batch_size=config.eval.batch_size,
+    batch_size=evaluate.get_batch_size(config),
     shape_step=config.eval.shape_step,
     probabilities=options.probabilities,
     check=functools.partial(_check_pixel, options.pixel),

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 from jax import lax
+from jax.experimental import multihost_utils
 from jax.sharding import (
   AbstractMesh,
   AxisType,
@@ -167,6 +168,13 @@ def local(tree, mesh: Mesh):
     return tree
   copies = jax.tree.map(lambda x: x.addressable_data(0), tree)
   return jax.device_put(copies, replicated(create_mesh(jax.local_devices())))
+
+
+def any_process(flag: bool) -> bool:
+  """Whether it is true in any process; all must ask."""
+  if jax.process_count() == 1:
+    return flag
+  return bool(multihost_utils.process_allgather(np.array(flag)).any())
 
 
 def check_batch_size(batch_size: int, accumulation_steps: int, mesh: Mesh):

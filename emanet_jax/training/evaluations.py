@@ -2,6 +2,7 @@
 
 import functools
 import math
+import time
 
 import flax.linen as nn
 import jax
@@ -10,12 +11,14 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from emanet_jax.data.input import pipeline
+from emanet_jax.errors import UserError
 from emanet_jax.evaluation import evaluate
 from emanet_jax.evaluation.metrics import create_metrics
+from emanet_jax.evaluation.plan import plan_split
 from emanet_jax.evaluation.report import Conditions, Evaluation
 from emanet_jax.inference import batching
-from emanet_jax.inference.predictor import SINGLE_SCALE
-from emanet_jax.runtime import sharding
+from emanet_jax.inference.predictor import Protocol
+from emanet_jax.runtime import device_memory, sharding
 from emanet_jax.runtime.preemption import StopNotice
 from emanet_jax.state import background_saves
 from emanet_jax.state.train_state import TrainState
@@ -49,29 +52,84 @@ class Evaluations:
     """
     self.scores, self._mesh = scores, mesh
     self._split, self._dtype = config.data.eval_split, model.dtype
+    self._protocol = protocol(config)
     self._steps = config.train.steps
     self._every = config.train.eval_every
+    shapes = {
+      'batch_size': evaluate.get_batch_size(config),
+      'shape_step': config.eval.shape_step,
+    }
+    self._eval_step = evaluate.create_eval_step(
+      model, dataset.spec.num_classes, self._protocol
+    )
+    given = model, dataset, self._split
+    self._plan = functools.partial(plan_split, *given, **shapes)
     self._run_split = functools.partial(
       evaluate.run_split,
       model,
       dataset=dataset,
       split=self._split,
-      batch_size=config.eval.batch_size,
-      shape_step=config.eval.shape_step,
       num_pictures=config.eval.num_pictures,
       metrics=create_metrics(config.eval.metrics),
-      eval_step=evaluate.create_eval_step(
-        model, dataset.spec.num_classes, SINGLE_SCALE
-      ),
+      eval_step=self._eval_step,
+      **shapes,
     )
 
   def conditions(self, step: int) -> Conditions:
     """How a step's scores are made."""
-    return Conditions(self._split, step, SINGLE_SCALE, self._dtype)
+    return Conditions(self._split, step, self._protocol, self._dtype)
 
   def due(self, step: int) -> bool:
     """Whether a step is to be evaluated: every so many, and the last."""
     return step == self._steps or (step > 0 and step % self._every == 0)
+
+  def check_memory(self, state: TrainState) -> None:
+    """Compiles for the largest images, if devices say what memory they have.
+
+    The evaluations use that program. Where it and the state do not fit, a run
+    that begins is refused; one that goes on is warned, since whatever restarts
+    it would restart it for ever.
+
+    Args:
+      state: As it lies on the devices.
+
+    Raises:
+      UserError: The memory does not suffice, and nothing is trained yet.
+    """
+    plan, capacity = self._plan(), device_memory.capacity()
+    logging.info('%s is evaluated in %s', self._split, plan)
+    if capacity is None:
+      return
+    lack = None
+    try:
+      if plan.batches:
+        self._compile_largest(state, plan.largest(), capacity)
+    except batching.LackOfMemoryError as error:
+      lack = error
+    if sharding.any_process(lack is not None):
+      lack = lack or UserError('another process has not enough memory')
+      if int(state.step) == 0:
+        raise lack
+      logging.error('%s', lack)
+
+  def _compile_largest(self, state, batch, capacity) -> None:
+    start = time.monotonic()
+    places, height, width = batch['label'].shape
+    with batching.explain_lack_of_memory((height, width)):
+      variables = sharding.local(state.variables)
+      program = self._eval_step.lower(variables, batch).compile()
+    needed = device_memory.held(state) + device_memory.needed(program)
+    told = f'{needed / 1e9:.1f} GB of {capacity / 1e9:.1f}'
+    logging.info(
+      'compiled the evaluation of its largest images in %.1f s; with the '
+      'training state it needs %s',
+      *(time.monotonic() - start, told),
+    )
+    if needed > capacity:
+      raise batching.LackOfMemoryError(
+        f'the evaluation of {places} image(s) padded to {width}×{height} would '
+        f'need, with the training state, {told}; {batching.SMALLER}'
+      )
 
   def run(
     self,
@@ -103,7 +161,7 @@ class Evaluations:
         writer.write(step, 'eval', {'mIoU': math.nan})
         self.scores[step] = math.nan
         return None
-      logging.info('step %d: %s', step, evaluation)
+      logging.info('step %d, %s: %s', step, self._protocol, evaluation)
       if step not in self.scores:
         # mIoU in any case: a resumed run knows the best step by it.
         values = {**evaluation.scores.summary, 'mIoU': evaluation.miou}
@@ -116,4 +174,16 @@ class Evaluations:
     scored = {s: v for s, v in self.scores.items() if v == v}
     if scored and jax.process_index() == 0:
       best = max(scored, key=lambda step: (scored[step], step))
-      logging.info('best so far: mIoU %.2f, step %d', 100 * scored[best], best)
+      logging.info(
+        'best so far: mIoU %.2f, step %d (%s)',
+        *(100 * scored[best], best, self._protocol),
+      )
+
+
+def protocol(config: ml_collections.ConfigDict) -> Protocol:
+  """How a run's own evaluations look: once, through windows if there are any.
+
+  Several views would cost several times as much, at every evaluation.
+  """
+  window, stride = config.eval.window, config.eval.window_stride
+  return Protocol(window=window, stride=stride)

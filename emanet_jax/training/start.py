@@ -7,11 +7,9 @@ from pathlib import Path
 import flax.linen as nn
 import jax
 import ml_collections
-import numpy as np
 import optax
 import orbax.checkpoint as ocp
 from absl import logging
-from jax.experimental import multihost_utils
 
 from emanet_jax.data.input import pipeline
 from emanet_jax.errors import UserError
@@ -66,10 +64,7 @@ def _newest_intact(
     except integrity.DamagedError as error:
       damage = error
     # All go on from the same step.
-    seen = np.array(damage is not None)
-    if jax.process_count() > 1:
-      seen = multihost_utils.process_allgather(seen)
-    if not seen.any():
+    if not sharding.any_process(damage is not None):
       return state
     step, steps = manager.latest_step(), manager.all_steps()
     if len(steps) < 2:

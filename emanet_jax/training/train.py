@@ -92,6 +92,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
         evaluations.run(state, *scoring)
       with notice.ending_at_once(f'all is saved, up to step {start}'):
         step_fn = _compile_step(config, model, tx, loss_fn, mesh, state, rng)
+        evaluations.check_memory(state)
     progress = Progress('step', steps, done=start, size=config.train.batch_size)
     metrics = StepMetrics(progress)
     # Steps count from 1: a checkpoint's number is that of the steps behind it.
@@ -196,11 +197,12 @@ def _compile_step(config, model, tx, loss_fn, mesh, state, rng) -> Callable:
 
 def _write_report(config, workdir, evaluation, dataset, evaluations) -> None:
   """The last evaluation's report, and the curves of the whole run."""
+  conditions = evaluations.conditions(config.train.steps)
   report.write(
-    Path(workdir, 'eval'),
+    Path(workdir, 'eval', conditions.protocol.name),
     evaluation,
     dataset.spec,
-    evaluations.conditions(config.train.steps),
+    conditions,
     as_plain_dict(config),
   )
   curves = Path(workdir) / 'curves.png'

@@ -1,10 +1,8 @@
 """Evaluation is exact: batching, padding and devices change no count."""
 
-import contextlib
 import dataclasses
 import functools
 import json
-import logging
 import pathlib
 
 import cv2
@@ -21,6 +19,7 @@ from emanet_jax.inference import batching, predictor
 from emanet_jax.models.segmenter import MEAN, STD, create_model
 from emanet_jax.runtime import sharding
 from tests import tiny
+from tests.compilations import compilations
 
 SPEC = get_dataset('shapes').SPEC
 CLASSES, STRIDE = SPEC.num_classes, 8
@@ -115,26 +114,6 @@ def run(network, dataset):
     return evaluation, len(compiled)
 
   return run
-
-
-@contextlib.contextmanager
-def compilations(name):
-  """Collects a line for each compilation of a function of this name."""
-  found = []
-
-  class Collect(logging.Handler):
-    def emit(self, record):
-      message = record.getMessage()
-      if message.startswith(f'Compiling jit({name})'):
-        found.append(message)
-
-  logger, handler = logging.getLogger('jax._src.interpreters.pxla'), Collect()
-  logger.addHandler(handler)
-  try:
-    with jax.log_compiles():
-      yield found
-  finally:
-    logger.removeHandler(handler)
 
 
 @pytest.mark.parametrize(
