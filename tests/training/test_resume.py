@@ -1,5 +1,6 @@
 """A run that is stopped, killed or refused ends as if nothing had happened."""
 
+import json
 import random
 import shutil
 import signal
@@ -217,6 +218,7 @@ def test_an_evaluation_that_was_cut_off_is_made_after_all(
   config.update_from_flattened_dict(
     {'train.steps': 2, 'train.eval_every': 1, 'train.batch_size': 4}
   )
+  config.eval.window, config.eval.window_stride = 129, 64
   run_split, calls = evaluate.run_split, []
 
   def cut_off(*arguments, **options):
@@ -234,7 +236,10 @@ def test_an_evaluation_that_was_cut_off_is_made_after_all(
   records = [(r['split'], r['step']) for r in read_metrics(tmp_path)]
   expected = [('train', 1), ('eval', 1), ('train', 2), ('eval', 2)]
   assert records == expected
-  assert (tmp_path / 'eval' / 'scores.json').is_file()
+  # In the folder that --mode=evaluate has for such views, too.
+  scores = tmp_path / 'eval' / 'window_129_64' / 'scores.json'
+  scores = json.loads(scores.read_text())
+  assert (scores['window'], scores['stride']) == (129, 64)
 
 
 def test_other_data_are_refused(killed, config):

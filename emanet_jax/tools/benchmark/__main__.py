@@ -27,6 +27,7 @@ from absl import app, flags
 from emanet_jax.config import default_config
 from emanet_jax.data.input import pipeline
 from emanet_jax.errors import UserError
+from emanet_jax.evaluation.evaluate import get_batch_size
 from emanet_jax.runtime import atomic, places
 from emanet_jax.runtime.logs import log_own_progress
 from emanet_jax.tools.benchmark import (
@@ -66,7 +67,10 @@ _CHANNELS = flags.DEFINE_integer(
 )
 _PNG = flags.DEFINE_string('png', 'scaling.png', 'scaling: file to draw.')
 _ROUNDS = flags.DEFINE_integer(
-  'rounds', 7, 'model, train, em, scaling: turns of each.', lower_bound=1
+  'rounds',
+  7,
+  'model, train, em, scaling, evaluate: turns of each.',
+  lower_bound=1,
 )
 _STEPS = flags.DEFINE_integer(
   'steps', 3, 'model, train, em: steps of a turn.', lower_bound=1
@@ -174,7 +178,10 @@ def _evaluate() -> tuple[dict[str, Any], str]:
   config.backbone.depth = _DEPTH.value
   config.dtype = _dtype()
   result = evaluation.measure(
-    config, num_images=_IMAGES.value, batch_size=_BATCH.value or 4
+    config,
+    num_images=_IMAGES.value,
+    batch_size=_BATCH.value or get_batch_size(default_config()),
+    rounds=_ROUNDS.value,
   )
   return result, evaluation.table(result)
 

@@ -1,9 +1,9 @@
-"""Images a second of evaluation, in one shape and one at a time.
+"""Images a second of evaluation, in few shapes and one at a time.
 
-The same photos of VOC's sizes are scored twice: in batches of one shape, as
-evaluation does it, and each alone at its own padded size, as the authors do,
-which compiles once for every size; the latter also in PyTorch, in this process,
-where that is installed.
+The same photos of VOC's sizes are scored twice: in the shapes that evaluation
+plans for a split of them, and each alone at its own padded size, as the authors
+do, which compiles once for every size; the latter also in PyTorch, in this
+process, where that is installed.
 """
 
 import importlib.util
@@ -29,26 +29,33 @@ _SIZES = (
   *((375, 500), (333, 500), (500, 375), (366, 500), (500, 333), (281, 500)),
   *((334, 500), (400, 500), (500, 400), (332, 500), (357, 500), (500, 334)),
 )
-_LARGEST = 500, 500
+_IMAGES_OF_SPLIT = 1449  # of VOC's: more images are worth more shapes
 
 
 def measure(
-  config: ml_collections.ConfigDict, *, num_images: int, batch_size: int
+  config: ml_collections.ConfigDict,
+  *,
+  num_images: int,
+  batch_size: int,
+  rounds: int,
 ) -> dict[str, Any]:
   """Measures both ways, in turns.
 
   Args:
     config: The `model` part of a configuration.
     num_images: Photos, of twelve sizes in turn.
-    batch_size: Of the shared batches.
+    batch_size: Of the shared batches, at most.
+
+    rounds: Passes of each after the first.
 
   Returns:
-    For 'one shape' and 'one at a time': 'compilations', 'images_per_second'
+    For 'few shapes' and 'one at a time': 'compilations', 'images_per_second'
     with compilation (the first pass) and 'warm' (median of later passes); and
     'ratio' of the first to the second, with compilation and warm; and
-    'equal_pixels', the share of pixels that both give the same class. With
-    PyTorch also that one's 'images_per_second' and 'warm', and 'torch_ratio' of
-    'one shape' to it, warm.
+    'equal_pixels', the share of pixels that both give the same class;
+    'padding', the pixels of the shapes over those of the photos. With PyTorch
+    also that one's 'images_per_second' and 'warm', and 'torch_time', the time
+    of 'few shapes' over that of it, warm: median, least and most of the rounds.
   """
   startup.keep_freed_memory()
   model = create_model(config, CLASSES)
@@ -58,8 +65,9 @@ def measure(
     rng.integers(0, 256, (*_SIZES[i % len(_SIZES)], 3), dtype=np.uint8)
     for i in range(num_images)
   ]
+  batches = _plan(images, model.output_stride, batch_size)
   ways = {
-    'one shape': _one_shape(model, variables, images, batch_size),
+    'few shapes': _few_shapes(model, variables, images, batches),
     'one at a time': _one_at_a_time(model, variables, images),
   }
   # PyTorch's twin is of the default network, at any depth.
@@ -67,20 +75,24 @@ def measure(
     ways['PyTorch'] = _in_pytorch(config, images)
   seconds: dict[str, list[float]] = {name: [] for name in ways}
   found = {}
-  for _ in range(3):
+  for _ in range(1 + rounds):
     for name, score in ways.items():
       start = time.perf_counter()
       found[name] = score()
       seconds[name].append(time.perf_counter() - start)
   stride = model.output_stride
   sizes = {padded_size(*image.shape[:2], stride) for image in images}
-  compilations = {'one shape': 1, 'one at a time': len(sizes)}
+  compilations = {
+    'few shapes': len({batch.shape for batch in batches}),
+    'one at a time': len(sizes),
+  }
   return {
     'images': num_images,
     'batch_size': batch_size,
     'device': jax.devices()[0].device_kind,
     **_report(seconds, compilations, num_images),
-    'equal_pixels': _equal_pixels(found['one shape'], found['one at a time']),
+    'equal_pixels': _equal_pixels(found['few shapes'], found['one at a time']),
+    'padding': _padding(images, batches),
   }
 
 
@@ -97,11 +109,13 @@ def _report(
     }
     if name in compilations:
       report[name]['compilations'] = compilations[name]
-  one, alone = report['one shape'], report['one at a time']
+  one, alone = report['few shapes'], report['one at a time']
   report['ratio'] = one['images_per_second'] / alone['images_per_second']
   report['warm_ratio'] = one['warm'] / alone['warm']
   if 'PyTorch' in report:
-    report['torch_ratio'] = one['warm'] / report['PyTorch']['warm']
+    pairs = zip(seconds['few shapes'][1:], seconds['PyTorch'][1:], strict=True)
+    ratios = [ours / theirs for ours, theirs in pairs]
+    report['torch_time'] = (statistics.median(ratios), min(ratios), max(ratios))
   return report
 
 
@@ -118,7 +132,7 @@ def table(result: dict[str, Any]) -> str:
     ),
     f'{"":16}{"compilations":>14}{"images/s":>10}{"when warm":>11}',
   ]
-  for name in ('one shape', 'one at a time', 'PyTorch'):
+  for name in ('few shapes', 'one at a time', 'PyTorch'):
     if name not in result:
       continue
     way = result[name]
@@ -128,37 +142,60 @@ def table(result: dict[str, Any]) -> str:
       f'{way["warm"]:>11.2f}'
     )
   lines.append(
-    f'one shape / one at a time: {result["ratio"]:.2f} with compilation, '
+    f'few shapes / one at a time: {result["ratio"]:.2f} with compilation, '
     f'{result["warm_ratio"]:.2f} when warm; equal pixels '
-    f'{100 * result["equal_pixels"]:.4f} %'
+    f'{100 * result["equal_pixels"]:.4f} %; pixels with padding '
+    f'{result["padding"]:.2f}'
   )
-  if 'torch_ratio' in result:
-    lines.append(f'one shape / PyTorch when warm: {result["torch_ratio"]:.2f}')
+  if 'torch_time' in result:
+    lines.append(
+      'time of few shapes / PyTorch when warm: '
+      '{:.2f} ({:.2f} to {:.2f})'.format(*result['torch_time'])
+    )
   return '\n'.join(lines)
 
 
-def _one_shape(model, variables, images, batch_size) -> Callable:
-  step = create_eval_step(model, CLASSES)
-  shape = padded_size(*_LARGEST, model.output_stride)
-  examples = [
-    {'image': image, 'label': np.zeros(image.shape[:2], np.uint8)}
-    for image in images
+def _plan(images, stride, batch_size) -> list[batching.Batch]:
+  """Batches of the images, in the shapes that a split of VOC's size has."""
+  split = [_SIZES[i % len(_SIZES)] for i in range(_IMAGES_OF_SPLIT)]
+  planned = batching.plan_batches(split, batch_size=batch_size, stride=stride)
+  by_shape: dict[batching.Batch, list[int]] = {}
+  for batch in planned:
+    key = batching.Batch(batch.shape, batch.places, ())
+    own = [member for member in batch.members if member < len(images)]
+    by_shape.setdefault(key, []).extend(own)
+  return [
+    batching.Batch(key.shape, key.places, tuple(own[i : i + key.places]))
+    for key, own in by_shape.items()
+    for i in range(0, len(own), key.places)
   ]
 
+
+def _padding(images, batches) -> float:
+  pixels = sum(image.shape[0] * image.shape[1] for image in images)
+  padded = sum(b.places * b.shape[0] * b.shape[1] for b in batches)
+  return padded / pixels
+
+
+def _few_shapes(model, variables, images, batches) -> Callable:
+  step = create_eval_step(model, CLASSES)
+
   def score():
-    found = []
-    for start in range(0, len(images), batch_size):
-      group = examples[start : start + batch_size]
-      pixels, labels = ([e[k] for e in group] for k in ('image', 'label'))
-      batch = {
-        **batching.pad_images(pixels, shape, batch_size),
-        'label': batching.pad_labels(labels, shape, batch_size),
+    found = [None] * len(images)
+    for batch in batches:
+      pixels = [images[i] for i in batch.members]
+      labels = [np.zeros(image.shape[:2], np.uint8) for image in pixels]
+      given = {
+        **batching.pad_images(pixels, batch.shape, batch.places),
+        'label': batching.pad_labels(labels, batch.shape, batch.places),
       }
-      _, prediction, _ = step(variables, batch)
+      _, prediction, _ = step(variables, given)
       prediction = np.asarray(prediction)
-      for i, example in enumerate(group):
-        height, width = example['label'].shape
-        found.append(prediction[i, :height, :width])
+      for place, (i, label) in enumerate(
+        zip(batch.members, labels, strict=True)
+      ):
+        height, width = label.shape
+        found[i] = prediction[place, :height, :width]
     return found
 
   return score
