@@ -37,8 +37,8 @@ def evaluate(
 ) -> Evaluation:
   """Scores a checkpoint of a workdir and writes below `workdir/eval`.
 
-  What the run itself is scored by, whole images once, of its `data.eval_split`
-  and of its latest step, goes there; anything else into a folder of its own.
+  Whole images once, of the run's own `data.eval_split` and of its latest step,
+  go there; anything else into a folder of its own, windows too.
 
   Args:
     config: See `emanet_jax.config`.
