@@ -167,7 +167,7 @@ def _train() -> ml_collections.ConfigDict:
   # one at a time.
   train.accumulation_steps = 1
   train.log_every = 20
-  train.eval_every = 2_000
+  train.eval_every = 2_000  # and at the end; 0 = never, as with --follow
   train.checkpoint_every = 2_000  # and before every evaluation
   train.keep_checkpoints = 3  # the latest
   train.keep_best = 1  # beside them, those of the greatest mIoU; 0 = none

@@ -24,7 +24,7 @@ from emanet_jax.prediction import predict
 from emanet_jax.runtime import distributed, startup
 from emanet_jax.runtime.logs import log_own_progress
 from emanet_jax.runtime.preemption import STOPPED
-from emanet_jax.training import train
+from emanet_jax.training import follow, train
 
 CONFIG = config_flag.define()
 _WORKDIR = flags.DEFINE_string(
@@ -44,6 +44,12 @@ CHECKPOINT = flags.DEFINE_integer(
   None,
   'Step of the workdir to evaluate, predict with or export; default: the '
   'latest.',
+)
+_FOLLOW = flags.DEFINE_bool(
+  'follow',
+  False,
+  "With --mode=evaluate: score each step as it is saved, until the run's last, "
+  'while another process trains.',
 )
 _DISTRIBUTED = flags.DEFINE_enum(
   'distributed',
@@ -100,7 +106,11 @@ def _workdir() -> str:
 
 
 def _run(config: ml_collections.ConfigDict, workdir: str) -> None:
-  if _MODE.value == 'evaluate':
+  if _FOLLOW.value and (_MODE.value != 'evaluate' or CHECKPOINT.value):
+    raise UserError('--follow is for --mode=evaluate, without --checkpoint')
+  if _FOLLOW.value:
+    follow.follow(config, workdir)
+  elif _MODE.value == 'evaluate':
     evaluate.evaluate(config, workdir, CHECKPOINT.value)
   elif _MODE.value == 'predict':
     predict.predict(config, workdir, CHECKPOINT.value)

@@ -27,6 +27,7 @@ from emanet_jax.models.segmenter import create_model
 from emanet_jax.runtime import places, sharding
 from emanet_jax.runtime.progress import Progress
 from emanet_jax.state.inference_weights import (
+  Trained,
   open_for_inference,
   restore_for_inference,
 )
@@ -51,34 +52,59 @@ def evaluate(
   check(config)
   trained = open_for_inference(config, workdir, step)
   places.check_folder(Path(workdir, 'eval'))  # before the work is done
-  config, split = trained.config, config.data.eval_split
+  unusual = [trained.config.data.eval_split] * (
+    trained.config.data.eval_split != trained.split
+  )
+  unusual += [get_protocol(config).name] * bool(get_protocol(config).name)
+  if trained.step != trained.manager.latest_step():
+    unusual.append(f'step_{trained.step}')
+  score = create_scorer(trained.config)
+  return score(trained, Path(workdir, 'eval', '_'.join(unusual)))
+
+
+def create_scorer(
+  config: ml_collections.ConfigDict,
+) -> Callable[[Trained, Path], Evaluation]:
+  """Returns what scores steps, and compiles for the first of them only.
+
+  Args:
+    config: Of the use, as in `Trained`.
+
+  Returns:
+    A function of a step, and the folder for its report.
+
+  Raises:
+    UserError: The data are not there.
+  """
+  split, protocol = config.data.eval_split, get_protocol(config)
   dataset = pipeline.open_dataset(config.data, (split,))
   model = create_model(config.model, dataset.spec.num_classes)
-  protocol = get_protocol(config)
-  evaluation = run_split(
-    model,
-    restore_for_inference(trained, dataset.spec),
-    dataset,
-    split,
-    create_eval_step(model, dataset.spec.num_classes, protocol),
-    batch_size=get_batch_size(config),
-    shape_step=config.eval.shape_step,
-    num_pictures=config.eval.num_pictures,
-    metrics=create_metrics(config.eval.metrics),
-  )
-  if jax.process_index() == 0:
-    unusual = [split] * (split != trained.split)
-    unusual += [protocol.name] * bool(protocol.name)
-    if trained.step != trained.manager.latest_step():
-      unusual.append(f'step_{trained.step}')
-    report.write(
-      Path(workdir, 'eval', '_'.join(unusual)),
-      evaluation,
-      dataset.spec,
-      Conditions(split, trained.step, protocol, config.model.dtype),
-      as_plain_dict(config),
+  eval_step = create_eval_step(model, dataset.spec.num_classes, protocol)
+  metrics = create_metrics(config.eval.metrics)
+
+  def score(trained, folder):
+    evaluation = run_split(
+      model,
+      restore_for_inference(trained, dataset.spec),
+      dataset,
+      split,
+      eval_step,
+      batch_size=get_batch_size(config),
+      shape_step=config.eval.shape_step,
+      num_pictures=config.eval.num_pictures,
+      metrics=metrics,
     )
-  return evaluation
+    if jax.process_index() == 0:
+      report.write(
+        folder,
+        evaluation,
+        dataset.spec,
+        Conditions(split, trained.step, protocol, config.model.dtype),
+        as_plain_dict(config),
+      )
+    return evaluation
+
+  return score
 
 
 def check(config: ml_collections.ConfigDict) -> None:

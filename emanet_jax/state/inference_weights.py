@@ -27,12 +27,14 @@ class Trained:
     manager: Has the step.
     step: Updates behind the weights.
     split: That the run was evaluated on while it trained.
+    last_step: Of the run, when it is done.
   """
 
   config: ml_collections.ConfigDict
   manager: ocp.CheckpointManager
   step: int
   split: str
+  last_step: int
 
   @property
   def path(self) -> Path:
@@ -74,7 +76,9 @@ def open_for_inference(
   if not config.data.data_dir and saved['data.data_dir']:
     config.data.data_dir = saved['data.data_dir']
     logging.info("data.data_dir: the checkpoint's, %s", config.data.data_dir)
-  return Trained(config, manager, step, saved['data.eval_split'])
+  return Trained(
+    config, manager, step, saved['data.eval_split'], saved['train.steps']
+  )
 
 
 def restore_for_inference(trained: Trained, spec: DatasetSpec) -> dict:

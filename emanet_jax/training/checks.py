@@ -21,7 +21,7 @@ def check(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> None:
     UserError: A value that cannot be.
   """
   for key, value in config.train.items():
-    least = 0 if key == 'keep_best' else 1
+    least = 0 if key in ('keep_best', 'eval_every') else 1
     if value < least:
       raise UserError(f'train.{key} is {value}; it must be ≥ {least}')
   sharding.check_batch_size(

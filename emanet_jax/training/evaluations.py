@@ -81,6 +81,8 @@ class Evaluations:
 
   def due(self, step: int) -> bool:
     """Whether a step is to be evaluated: every so many, and the last."""
+    if not self._every:
+      return False
     return step == self._steps or (step > 0 and step % self._every == 0)
 
   def check_memory(self, state: TrainState) -> None:
@@ -116,7 +118,7 @@ class Evaluations:
     start = time.monotonic()
     places, height, width = batch['label'].shape
     with batching.explain_lack_of_memory((height, width)):
-      variables = sharding.local(state.variables)
+      variables = sharding.local(state.variables, self._mesh)
       program = self._eval_step.lower(variables, batch).compile()
     needed = device_memory.held(state) + device_memory.needed(program)
     told = f'{needed / 1e9:.1f} GB of {capacity / 1e9:.1f}'

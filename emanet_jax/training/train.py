@@ -107,7 +107,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
       background_saves.check(manager)
 
       stopping = notice.asked(step)
-      ending = stopping or evaluations.due(step)
+      ending = stopping or step == steps or evaluations.due(step)
       saving = ending or step % config.train.checkpoint_every == 0
       # What is no number must not become a checkpoint, let alone the latest.
       if saving:
@@ -126,7 +126,8 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
         with progress.paused():
           evaluations.run(state, *scoring)
 
-    final = evaluations.run(state, *scoring)
+    background_saves.finish(manager)
+    final = evaluations.due(steps) and evaluations.run(state, *scoring)
     evaluations.tell_best()
     if writes and final:
       with notice.all_saved():

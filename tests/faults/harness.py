@@ -95,7 +95,7 @@ def _disturb(run: Run, where: str, number: signal.Signals) -> bool:
   time.sleep(random.uniform(0, 0.05 if where == 'save' else 0.3))
   reached = max((r['step'] for r in read_metrics(run.workdir)), default=0)
   process.send_signal(number)
-  code, output = tiny.finish(process)
+  code, output = tiny.finish(process, timeout=900)
   going_on = re.search(r'going on from step (\d+)', output)
   assert int(going_on[1] if going_on else 0) == before, output
   if number == signal.SIGKILL:
@@ -108,7 +108,7 @@ def _disturb(run: Run, where: str, number: signal.Signals) -> bool:
 def _kill_and_compare(folder: pathlib.Path, kills: int):
   """Yields what was done, and whether it was survived."""
   straight = Run(folder, 'straight')
-  code, output = tiny.finish(straight.start())
+  code, output = tiny.finish(straight.start(), timeout=900)
   assert code == 0, output
   wheres = ['step', 'save', 'evaluation']
   faults = [(wheres[i % 3], signal.SIGKILL) for i in range(kills)]
@@ -124,7 +124,7 @@ def _kill_and_compare(folder: pathlib.Path, kills: int):
       if max(run.saved(), default=0) == _CHANGES['train__steps']:
         run = Run(folder, f'{run.workdir.name}_again')
       done.append((f'{number.name} in a {where}', _disturb(run, where, number)))
-    code, output = tiny.finish(run.start())
+    code, output = tiny.finish(run.start(), timeout=900)
     equal = code == 0 and run.end() == straight.end()
     for fault, kept in done:
       yield fault, kept and equal
