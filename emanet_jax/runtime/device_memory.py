@@ -17,5 +17,6 @@ def needed(program: jax.stages.Compiled) -> int:
 
 
 def held(tree) -> int:
-  """Arrays that every device holds whole."""
-  return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+  """What arrays take on one of this process's devices."""
+  leaves = jax.tree.leaves(tree)
+  return sum(leaf.addressable_data(0).nbytes for leaf in leaves)

@@ -103,9 +103,11 @@ class Evaluations:
     if capacity is None:
       return
     lack = None
+    variables = sharding.local(state.variables, self._mesh)  # all take part
+    held = device_memory.held(state)
     try:
       if plan.batches:
-        self._compile_largest(state, plan.largest(), capacity)
+        self._compile_largest(variables, held, plan.largest(), capacity)
     except batching.LackOfMemoryError as error:
       lack = error
     if sharding.any_process(lack is not None):
@@ -114,13 +116,12 @@ class Evaluations:
         raise lack
       logging.error('%s', lack)
 
-  def _compile_largest(self, state, batch, capacity) -> None:
+  def _compile_largest(self, variables, held, batch, capacity) -> None:
     start = time.monotonic()
     places, height, width = batch['label'].shape
     with batching.explain_lack_of_memory((height, width)):
-      variables = sharding.local(state.variables, self._mesh)
       program = self._eval_step.lower(variables, batch).compile()
-    needed = device_memory.held(state) + device_memory.needed(program)
+    needed = held + device_memory.needed(program)
     told = f'{needed / 1e9:.1f} GB of {capacity / 1e9:.1f}'
     logging.info(
       'compiled the evaluation of its largest images in %.1f s; with the '

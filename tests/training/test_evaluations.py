@@ -32,6 +32,7 @@ def test_a_lack_of_memory_is_told_and_not_run_into_again(tmp_path, caplog):
   evaluations = Evaluations.__new__(Evaluations)
   evaluations.scores = {2: 0.5}
   evaluations._protocol = Protocol(window=33, stride=24)
+  evaluations._mesh = sharding.create_mesh()
   evaluations._run_split = mock.Mock(side_effect=LackOfMemoryError('too large'))
   manager = mock.create_autospec(ocp.CheckpointManager, instance=True)
   state = TrainState(jnp.int32(4), {'w': jnp.ones(2)}, {}, {})
@@ -65,23 +66,17 @@ def run(network):
   config = tiny.tiny_config(
     eval__multi_scale=True, eval__window=33, eval__window_stride=24
   )
-  state = TrainState(
-    jnp.int32(0),
-    jax.device_put(variables.pop('params'), replicated()),
-    jax.device_put(variables, replicated()),
-    {},
-  )
-  return Evaluations(config, model, dataset, scores={}), state
+  mesh = sharding.create_mesh()
+  variables = jax.device_put(variables, sharding.replicated(mesh))
+  params = variables.pop('params')
+  state = TrainState(jnp.int32(0), params, variables, {})
+  return Evaluations(config, model, dataset, mesh, scores={}), state
 
 
 @pytest.fixture(scope='module')
 def network():
   model = create_model(tiny.tiny_config().model, CLASSES)
   return model, tiny.random_variables(model)
-
-
-def replicated():
-  return sharding.replicated(sharding.create_mesh())
 
 
 def test_a_run_is_scored_by_its_windows(run, monkeypatch, caplog, tmp_path):
