@@ -33,7 +33,7 @@ HARDWARE = REPOSITORY / 'tests' / 'golden' / 'h100.textproto'
 # Parts that compute in float32 whatever the dtype of the features.
 IN_FLOAT32 = (
   *('/bnc,bkc->bnk/', '/bnk,bnc->bkc/', '/bnk,bkc->bnc/'),  # E, M, X = Z mu
-  *('/classifier/', '._upsample/'),
+  *('/classifier/', '.upsample/'),
 )
 
 
@@ -174,10 +174,31 @@ def test_each_device_does_its_share_of_the_work_once(step):
   assert 0.9 < operations / (2 * 3 * 151e9 * images) < 1.1
 
 
-def test_devices_exchange_sums_and_no_features(programs):
+def exchanges(hlo):
+  """Name, and bytes of the largest array, of each exchange between devices."""
   names = 'all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter'
-  found = re.findall(rf' ({names})(?:-start)?\(', programs['step'])
-  assert set(found) == {'all-reduce'}
+  for result, name in re.findall(rf'= (.*?) ({names})(?:-start)?\(', hlo):
+    sizes = [
+      (2 if dtype == 'bf16' else 4)
+      * math.prod(int(n) for n in shape.split(',') if n)
+      for dtype, shape in re.findall(r'(\w+)\[([\d,]*)\]', result)
+    ]
+    yield name, max(sizes)
+
+
+def test_devices_exchange_sums_and_no_features(programs):
+  found = list(exchanges(programs['step']))
+  assert {name for name, _ in found} == {'all-reduce', 'all-gather'}
+  # Moments of a normalisation: two of at most 2048 channels, of four devices.
+  assert max(n for name, n in found if name == 'all-gather') == 2 * 2048 * 4 * 4
+
+
+def test_devices_wait_for_each_other_twice_a_normalisation(programs):
+  """Once forward, once in its gradient; the rest are the weights' gradients."""
+  names = [name for name, _ in exchanges(programs['step'])]
+  norms = 3 + 1 + 16 * 3 + 4 + 2  # stem (3), blocks, shortcuts, head
+  assert names.count('all-gather') <= norms
+  assert len(names) <= 2 * norms
 
 
 def test_gradients_are_summed_in_bfloat16_in_few_pieces(programs):
