@@ -8,9 +8,12 @@ they say otherwise.
 
 import os
 
+import fsspec
 import jax
 import numpy as np
 import pytest
+
+from tests.bucket import environment, serving
 
 jax.config.update('jax_num_cpu_devices', 4)
 
@@ -56,6 +59,17 @@ def _own_cache(tmp_path_factory, worker_id):
   os.environ['JAX_COMPILATION_CACHE_DIR'] = str(base / 'programs')
   jax.config.update('jax_compilation_cache_dir', str(base / 'quick_programs'))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)
+
+
+@pytest.fixture(scope='session')
+def bucket():
+  """The bucket gs://bucket of this process and those that it starts."""
+  with serving() as bucket, pytest.MonkeyPatch.context() as patch:
+    for name, value in environment(bucket).items():
+      patch.setenv(name, value)
+    options = fsspec.config.conf.setdefault('gcs', {})  # read from these before
+    patch.setitem(options, 'token', 'anon')
+    yield bucket
 
 
 @pytest.fixture(scope='module', autouse=True)

@@ -3,7 +3,6 @@
 import functools
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -25,6 +24,7 @@ from emanet_jax.inference import batching, predictor
 from emanet_jax.inference.predictor import SINGLE_SCALE, Protocol
 from emanet_jax.models.segmenter import create_model
 from emanet_jax.runtime import places, sharding
+from emanet_jax.runtime.places import AnyPath
 from emanet_jax.runtime.progress import Progress
 from emanet_jax.state.inference_weights import (
   Trained,
@@ -51,7 +51,8 @@ def evaluate(
   """
   check(config)
   trained = open_for_inference(config, workdir, step)
-  places.check_folder(Path(workdir, 'eval'))  # before the work is done
+  folder = places.as_path(workdir) / 'eval'
+  places.check_folder(folder)  # before the work is done
   unusual = [trained.config.data.eval_split] * (
     trained.config.data.eval_split != trained.split
   )
@@ -59,12 +60,12 @@ def evaluate(
   if trained.step != trained.manager.latest_step():
     unusual.append(f'step_{trained.step}')
   score = create_scorer(trained.config)
-  return score(trained, Path(workdir, 'eval', '_'.join(unusual)))
+  return score(trained, folder / '_'.join(unusual))
 
 
 def create_scorer(
   config: ml_collections.ConfigDict,
-) -> Callable[[Trained, Path], Evaluation]:
+) -> Callable[[Trained, AnyPath], Evaluation]:
   """Returns what scores steps, and compiles for the first of them only.
 
   Args:

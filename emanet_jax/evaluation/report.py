@@ -6,7 +6,6 @@ import json
 import platform
 from collections.abc import Mapping
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,6 +18,7 @@ from emanet_jax.evaluation.metrics import Measure, iou
 from emanet_jax.evaluation.scores import Scores, score, table, to_json
 from emanet_jax.inference.predictor import Protocol
 from emanet_jax.runtime import atomic
+from emanet_jax.runtime.places import AnyPath
 from emanet_jax.visualization import overlays, plots
 
 
@@ -86,7 +86,7 @@ class Conditions:
 
 
 def write(
-  folder: Path,
+  folder: AnyPath,
   evaluation: Evaluation,
   spec: DatasetSpec,
   conditions: Conditions,

@@ -2,12 +2,12 @@
 
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import cv2
 import numpy as np
 
 from emanet_jax.prediction.attention_maps import Attention
+from emanet_jax.runtime.places import AnyPath
 from emanet_jax.visualization.figures import Panel, Row, page, save_png
 from emanet_jax.visualization.overlays import (
   basis_colors,
@@ -23,7 +23,7 @@ _MARK = (255, 40, 40)
 
 def create_pages(
   bases: Sequence[int], pixel: Sequence[int]
-) -> dict[str, Callable[[Path, Attention, str], None]]:
+) -> dict[str, Callable[[AnyPath, Attention, str], None]]:
   """What draws the pages of a photo, by the name of the page.
 
   Args:

@@ -4,7 +4,6 @@ import dataclasses
 import io
 import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,10 +16,11 @@ from emanet_jax.prediction.photos import as_stored, encode_png
 from emanet_jax.prediction.segment import Result
 from emanet_jax.prediction.submission import Format
 from emanet_jax.runtime.atomic import write
+from emanet_jax.runtime.places import AnyPath
 from emanet_jax.state.compatibility import model_of_today
 from emanet_jax.visualization.overlays import overlay
 
-Writer = Callable[[Path, Result, Attention | None], None]
+Writer = Callable[[AnyPath, Result, Attention | None], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Writers:
       name.
   """
 
-  output: Path
+  output: AnyPath
   by_path: Mapping[str, Writer]
 
   def all_exist(self, name: str) -> bool:
@@ -49,16 +49,16 @@ class Writers:
       if overwrite or not path.exists():
         write_file(path, result, attention)
 
-  def _path(self, template: str, name: str) -> Path:
+  def _path(self, template: str, name: str) -> AnyPath:
     return self.output / template.replace('{}', name)
 
 
 def create_writers(
-  output: Path,
+  output: AnyPath,
   spec: DatasetSpec,
   form: Format | None,
   probabilities: bool,
-  pages: Mapping[str, Callable[[Path, Attention, str], None]],
+  pages: Mapping[str, Callable[[AnyPath, Attention, str], None]],
 ) -> Writers:
   """What to write.
 
@@ -122,7 +122,7 @@ class Report:
 
 
 def check_provenance(
-  output: Path, origin: Mapping[str, Any], keeping: bool
+  output: AnyPath, origin: Mapping[str, Any], keeping: bool
 ) -> None:
   """Writes down what results come from, so that others do not mix with them.
 
@@ -156,7 +156,7 @@ def _same_model(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
   return model_of_today(then['model']) == model_of_today(now['model'])
 
 
-def tell(report: Report, output: Path) -> None:
+def tell(report: Report, output: AnyPath) -> None:
   """Logs the report; raises a UserError when photos failed."""
   logging.info(
     'photos predicted: %d, skipped as their results exist: %d, failed: %d; %s',

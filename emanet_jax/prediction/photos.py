@@ -22,6 +22,8 @@ from PIL import Image, UnidentifiedImageError
 from emanet_jax.data.prepared import Dataset
 from emanet_jax.data.reading import images
 from emanet_jax.errors import UserError
+from emanet_jax.runtime import places
+from emanet_jax.runtime.places import AnyPath
 
 # By orientation: steps through rows and columns that turn a photo upright,
 # after rows and columns were exchanged from 5 on.
@@ -46,7 +48,7 @@ class Photo:
   turns: bool = True
 
 
-def find_photos(given: str, leave_out: Path) -> list[Photo]:
+def find_photos(given: str, leave_out: AnyPath) -> list[Photo]:
   """The photos that a path means, sorted.
 
   Args:
@@ -58,6 +60,7 @@ def find_photos(given: str, leave_out: Path) -> list[Photo]:
     UserError: There is none, or two have one name but for the suffix.
     OSError: A folder cannot be read.
   """
+  places.check_local(given)
   path = Path(given).expanduser()
   if path.is_file():
     root, files = path.parent, [path]

@@ -13,7 +13,6 @@ import dataclasses
 import functools
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import jax
 import ml_collections
@@ -41,6 +40,7 @@ from emanet_jax.prediction.segment import Failures, segment_photos
 from emanet_jax.prediction.submission import get_format, pack
 from emanet_jax.runtime import places
 from emanet_jax.runtime.ownership import own
+from emanet_jax.runtime.places import AnyPath
 from emanet_jax.runtime.progress import Progress
 from emanet_jax.state.inference_weights import (
   Trained,
@@ -69,7 +69,8 @@ def predict(
   trained = open_for_inference(config, workdir, step)
   config = trained.config
   options = config.predict
-  output = Path(options.output or Path(workdir) / 'predict').expanduser()
+  output = places.as_path(options.output or places.as_path(workdir) / 'predict')
+  output = output.expanduser()
   places.check_folder(output)
   spec = get_spec(config.data.name, config.data.data_dir)
   form = None
@@ -146,7 +147,7 @@ def get_spec(name: str, data_dir: str) -> DatasetSpec:
 
 
 def _photos(
-  config: ml_collections.ConfigDict, spec: DatasetSpec, output: Path
+  config: ml_collections.ConfigDict, spec: DatasetSpec, output: AnyPath
 ) -> list[Photo]:
   if config.predict.input:
     return find_photos(config.predict.input, output)
@@ -176,7 +177,9 @@ def _models_by_stage(config: ml_collections.ConfigDict, num_classes: int):
   return models
 
 
-def _check_provenance(trained: Trained, output: Path, *, keeping: bool) -> None:
+def _check_provenance(
+  trained: Trained, output: AnyPath, *, keeping: bool
+) -> None:
   """Keeps results of other weights, networks and protocols apart."""
   origin = {
     'checkpoint': str(trained.path),

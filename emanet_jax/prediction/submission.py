@@ -6,7 +6,6 @@ import io
 import tarfile
 import zipfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -17,6 +16,7 @@ from emanet_jax.data.spec import DatasetSpec
 from emanet_jax.errors import UserError
 from emanet_jax.prediction.photos import encode_png
 from emanet_jax.runtime import atomic
+from emanet_jax.runtime.places import AnyPath
 
 _NAMED = 5  # missing photos named at most
 
@@ -80,7 +80,7 @@ def get_format(name: str, num_classes: int) -> Format:
 
 
 def pack(
-  archive: Path, folder: Path, form: Format, names: Sequence[str]
+  archive: AnyPath, folder: AnyPath, form: Format, names: Sequence[str]
 ) -> None:
   """Packs the PNGs of a folder, the same bytes for the same PNGs.
 
@@ -111,7 +111,7 @@ def pack(
     write(file, {path: folder / path for path in sorted(paths)})
 
 
-def _zip(file: BinaryIO, contents: Mapping[str, Path]) -> None:
+def _zip(file: BinaryIO, contents: Mapping[str, AnyPath]) -> None:
   # PNGs are compressed already.
   with zipfile.ZipFile(file, 'w', zipfile.ZIP_STORED) as packed:
     for name, path in contents.items():
@@ -120,7 +120,7 @@ def _zip(file: BinaryIO, contents: Mapping[str, Path]) -> None:
       packed.writestr(entry, path.read_bytes())
 
 
-def _tar(file: BinaryIO, contents: Mapping[str, Path]) -> None:
+def _tar(file: BinaryIO, contents: Mapping[str, AnyPath]) -> None:
   with (
     gzip.GzipFile('', 'wb', 1, file, mtime=0) as squeezed,
     tarfile.open(fileobj=squeezed, mode='w', format=tarfile.GNU_FORMAT) as out,

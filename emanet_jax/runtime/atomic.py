@@ -2,8 +2,11 @@
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from emanet_jax.runtime import places
 
 
 @contextlib.contextmanager
@@ -13,7 +16,13 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
   Args:
     path: The file; its folder is made when absent.
   """
-  path = Path(path)
+  path = places.as_path(path)
+  if places.is_bucket(path):
+    with tempfile.TemporaryDirectory() as folder:
+      temporary = Path(folder, path.name)
+      yield temporary
+      path.write_bytes(temporary.read_bytes())  # a bucket puts all or nothing
+    return
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
   try:
@@ -29,5 +38,8 @@ def write(
   """Writes bytes, or text as UTF-8."""
   if isinstance(content, str):
     content = content.encode()
+  if places.is_bucket(path):
+    places.as_path(path).write_bytes(content)
+    return
   with replacing(path) as temporary:
     temporary.write_bytes(content)

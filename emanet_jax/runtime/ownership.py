@@ -6,7 +6,6 @@ import fcntl
 import os
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 
 from absl import logging
 
@@ -17,18 +16,25 @@ _NAME = '.owner'
 
 
 @contextlib.contextmanager
-def own(folder: str | Path) -> Iterator[None]:
+def own(folder: str | os.PathLike[str]) -> Iterator[None]:
   """Holds a folder, which is made when absent, against other processes.
 
   The hold ends with the process, however that ends: nothing has to be removed
-  after a kill. Where a file system has no locks, that is logged, and nobody is
-  held off.
+  after a kill. Where there are no locks, as in buckets and some file systems,
+  that is logged, and nobody is held off.
 
   Raises:
     UserError: Another process holds it, which is named; or it cannot be made.
   """
   places.check_folder(folder)
-  folder = Path(folder)
+  folder = places.as_path(folder)
+  if places.is_bucket(folder):
+    logging.warning(
+      '%s is in a bucket, which has no locks: let no other run write there',
+      folder,
+    )
+    yield
+    return
   folder.mkdir(parents=True, exist_ok=True)
   with open(folder / _NAME, 'a+') as file:
     try:

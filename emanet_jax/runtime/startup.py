@@ -30,26 +30,33 @@ def cache_compilations(folder: str) -> None:
   bucket too.
 
   Args:
-    folder: '' keeps nothing; nor does one that cannot be written to, which is
-      logged. Machines with different processors have folders of their own
-      below it: programs for the one can crash on the other.
+    folder: '' keeps nothing; nor does one of this machine that cannot be
+      written to, which is logged; gs://BUCKET/FOLDER is a bucket's. Machines
+      with different processors have folders of their own below it: programs for
+      the one can crash on the other.
 
   Raises:
-    UserError: It is a URL.
+    UserError: It is another URL, or a bucket that cannot be written to.
   """
   if folder and not jax.config.jax_compilation_cache_dir:
-    places.check_local(folder)
+    place = places.as_path(folder) / _processor()
     try:
-      place = Path(folder).expanduser().absolute() / _processor()
-      place.mkdir(parents=True, exist_ok=True)
-      if not os.access(place, os.W_OK):
-        raise PermissionError(f'{place} cannot be written to')
+      if places.is_bucket(place):
+        places.check_folder(place)
+      else:
+        place = place.expanduser().absolute()
+        place.mkdir(parents=True, exist_ok=True)
+        if not os.access(place, os.W_OK):
+          raise PermissionError(f'{place} cannot be written to')
     except (OSError, RuntimeError) as error:  # no home, no room, no right
       logging.info('programs are not kept for later starts: %s', error)
       return
     jax.config.update('jax_compilation_cache_dir', str(place))
   if jax.config.jax_compilation_cache_dir:
     _replace_damaged_programs()
+    if places.is_bucket(jax.config.jax_compilation_cache_dir):
+      # Of GPUs: XLA would fail to keep its autotuning beside the programs.
+      jax.config.update('jax_persistent_cache_enable_xla_caches', 'none')
     logging.info(
       'programs are kept for later starts in %s',
       jax.config.jax_compilation_cache_dir,

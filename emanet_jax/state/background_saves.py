@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 
 import orbax.checkpoint as ocp
 
@@ -34,14 +33,22 @@ def closing(manager: ocp.CheckpointManager) -> Iterator[ocp.CheckpointManager]:
   manager.close()
 
 
+def _complete_steps(folder) -> list[int]:
+  """Numbers of the steps; none where they cannot be looked at now."""
+  try:
+    return sorted(ocp.utils.checkpoint_steps(folder))
+  except Exception:  # a bucket that cannot be written to, nor listed
+    return []
+
+
 @contextlib.contextmanager
 def telling_what_is_lost(manager: ocp.CheckpointManager) -> Iterator[None]:
   """Turns what a save raises into one line, with the steps that are there."""
   try:
     yield
   except Exception as error:  # of files: as many types as there are threads
-    folder = Path(manager.directory)
-    steps = sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
+    folder = manager.directory
+    steps = _complete_steps(folder)
     complete = ', '.join(map(str, steps)) or 'none'
     what = ' '.join(str(error).split())[:200]
     raise UserError(

@@ -5,8 +5,8 @@ killed at any moment finds its last complete step. Nothing saved is overwritten.
 Digests of all that is saved lie beside it, and are compared with what is read.
 """
 
+import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -24,7 +24,7 @@ from emanet_jax.state.train_state import TrainState
 
 
 def open_manager(
-  workdir: str | Path,
+  workdir: str | os.PathLike[str],
   keep: int | None = None,
   *,
   keep_best: int = 0,
@@ -40,30 +40,32 @@ def open_manager(
     scores: Of the steps that have one; looked at anew after each save.
 
   Raises:
-    UserError: Steps are to be kept where nothing can be written.
+    UserError: Steps are to be kept where nothing can be written; or it is in a
+      bucket that cannot be used.
   """
-  places.check_local(workdir)
+  workdir = places.absolute(places.as_path(workdir))
   if keep is not None:
     places.check_folder(workdir)
   policy = ocp.checkpoint_managers.LatestN(keep)
   if keep_best:
     best = BestScored(keep_best, scores)
     policy = ocp.checkpoint_managers.AnyPreservationPolicy([policy, best])
-  return ocp.CheckpointManager(
-    Path(workdir).absolute() / 'checkpoints',
-    options=ocp.CheckpointManagerOptions(
-      preservation_policy=policy,
-      create=keep is not None,
-      read_only=keep is None,
-      cleanup_tmp_directories=keep is not None,  # of a run that was killed
-    ),
-    item_handlers={
-      'state': ocp.StandardCheckpointHandler(),
-      'data': ocp.JsonCheckpointHandler(),
-      'config': ocp.JsonCheckpointHandler(),
-      'digest': ocp.JsonCheckpointHandler(),
-    },
-  )
+  with places.telling_faults(workdir):
+    return ocp.CheckpointManager(
+      workdir / 'checkpoints',
+      options=ocp.CheckpointManagerOptions(
+        preservation_policy=policy,
+        create=keep is not None,
+        read_only=keep is None,
+        cleanup_tmp_directories=keep is not None,  # of a run that was killed
+      ),
+      item_handlers={
+        'state': ocp.StandardCheckpointHandler(),
+        'data': ocp.JsonCheckpointHandler(),
+        'config': ocp.JsonCheckpointHandler(),
+        'digest': ocp.JsonCheckpointHandler(),
+      },
+    )
 
 
 def save(
@@ -188,7 +190,7 @@ def check_config(
 
 
 def _check_content(manager, step: int, evaluating: bool) -> None:
-  folder = Path(manager.directory / str(step))
+  folder = places.as_path(manager.directory / str(step))
   init_from = f'--config.init_from={manager.directory.parent}'
   items = integrity.check_complete(folder)
   if not evaluating and 'data' not in items:

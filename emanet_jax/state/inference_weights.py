@@ -1,7 +1,6 @@
 """A workdir's trained network, for those who only use it."""
 
 import dataclasses
-from pathlib import Path
 
 import jax
 import ml_collections
@@ -12,7 +11,8 @@ from flax import traverse_util
 from emanet_jax.data.spec import DatasetSpec
 from emanet_jax.errors import UserError
 from emanet_jax.models.segmenter import compute_dtype
-from emanet_jax.runtime import sharding
+from emanet_jax.runtime import places, sharding
+from emanet_jax.runtime.places import AnyPath
 from emanet_jax.state import checkpoint
 from emanet_jax.state.compatibility import as_today
 
@@ -37,9 +37,9 @@ class Trained:
   last_step: int
 
   @property
-  def path(self) -> Path:
+  def path(self) -> AnyPath:
     """Folder of the step."""
-    return Path(self.manager.directory / str(self.step))
+    return places.as_path(self.manager.directory / str(self.step))
 
 
 def open_for_inference(

@@ -3,7 +3,6 @@
 import contextlib
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,6 +11,8 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 from emanet_jax.errors import UserError, listed
+from emanet_jax.runtime import places
+from emanet_jax.runtime.places import AnyPath
 from emanet_jax.state import digest
 
 _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
@@ -20,12 +21,13 @@ _CODES = (
   *('CANCELLED', 'DEADLINE_EXCEEDED', 'PERMISSION_DENIED'),
   *('RESOURCE_EXHAUSTED', 'UNAUTHENTICATED', 'UNAVAILABLE'),
 )
+_CLIENTS = ('aiohttp', 'gcsfs', 'google')  # of buckets
 
 
 class DamagedError(UserError):
   """A step of a run is not what was saved."""
 
-  def __init__(self, folder: Path, what: str):
+  def __init__(self, folder: AnyPath, what: str):
     """Names the step.
 
     Args:
@@ -54,7 +56,7 @@ def restore_items(
     DamagedError: They are not what was saved.
     UserError: They could not be read, which says nothing about them.
   """
-  folder = Path(manager.directory / str(step))
+  folder = places.as_path(manager.directory / str(step))
   with _telling_damage(folder):
     if has_digest := (folder / 'digest').exists():
       items['digest'] = ocp.args.JsonRestore()
@@ -77,7 +79,7 @@ def restore_items(
 
 
 @contextlib.contextmanager
-def _telling_damage(folder: Path) -> Iterator[None]:
+def _telling_damage(folder: AnyPath) -> Iterator[None]:
   """Tells what a damaged step raises, a dozen types, from other faults.
 
   A file system that is away, a missing right or a lack of memory say nothing
@@ -100,6 +102,8 @@ def _is_of_the_place(error: Exception) -> bool:
   """Whether a step may be sound, though it could not be read."""
   if isinstance(error, OSError):
     return not isinstance(error, _ABSENT)
+  if type(error).__module__.partition('.')[0] in _CLIENTS:
+    return True
   return isinstance(error, MemoryError | jax.errors.JaxRuntimeError) or any(
     code in str(error) for code in _CODES
   )
@@ -107,14 +111,14 @@ def _is_of_the_place(error: Exception) -> bool:
 
 def saved_arrays(manager: ocp.CheckpointManager, step: int) -> Any:
   """Shapes and dtypes of a step's arrays, as the step itself says."""
-  folder = Path(manager.directory / str(step))
+  folder = places.as_path(manager.directory / str(step))
   with _telling_damage(folder):
     return manager.item_metadata(step)['state'].tree
 
 
-def set_aside(manager: ocp.CheckpointManager, step: int) -> Path:
+def set_aside(manager: ocp.CheckpointManager, step: int) -> AnyPath:
   """Renames the folder of a damaged step; each process calls it."""
-  folder = Path(manager.directory / str(step))
+  folder = places.as_path(manager.directory / str(step))
   aside = folder.with_name(f'{step}.damaged')
   while aside.exists():  # as the same step may be damaged again
     aside = aside.with_name(f'{aside.name}.damaged')
@@ -126,7 +130,7 @@ def set_aside(manager: ocp.CheckpointManager, step: int) -> Path:
   return aside
 
 
-def check_complete(folder: Path) -> list[str]:
+def check_complete(folder: AnyPath) -> list[str]:
   """The items of a step, all of which are there.
 
   Raises:

@@ -1,6 +1,6 @@
 """The weights of a workdir, without the rest of its checkpoints."""
 
-from pathlib import Path
+import os
 
 import jax
 import ml_collections
@@ -13,7 +13,7 @@ from emanet_jax.state import checkpoint, integrity
 
 
 def save_weights(
-  workdir: str | Path,
+  workdir: str | os.PathLike[str],
   variables: dict,
   config: ml_collections.ConfigDict,
   step: int,
@@ -29,8 +29,7 @@ def save_weights(
   Raises:
     UserError: Something is there already, or it cannot be written.
   """
-  places.check_local(workdir)
-  path = Path(workdir).expanduser().absolute()
+  path = places.absolute(places.as_path(workdir).expanduser())
   if path.exists():
     raise UserError(f'{path} exists; give a new folder, or delete it first')
   places.check_folder(path)
@@ -46,7 +45,7 @@ def save_weights(
     )
 
 
-def load_weights(place: str | Path) -> tuple[dict, int]:
+def load_weights(place: str | os.PathLike[str]) -> tuple[dict, int]:
   """Reads the variables of a workdir, or of one step of it.
 
   Args:
@@ -58,7 +57,7 @@ def load_weights(place: str | Path) -> tuple[dict, int]:
   Raises:
     UserError: It is not there or cannot be read.
   """
-  path, step = Path(place).expanduser().absolute(), None
+  path, step = places.absolute(places.as_path(place).expanduser()), None
   if path.name.isdecimal() and path.parent.name == 'checkpoints':
     path, step = path.parents[1], int(path.name)
   with checkpoint.open_manager(path) as manager:

@@ -5,7 +5,6 @@ import math
 import sys
 import time
 from collections.abc import Mapping
-from pathlib import Path
 
 import jax
 import ml_collections
@@ -45,7 +44,7 @@ def follow(config: ml_collections.ConfigDict, workdir: str) -> dict[int, float]:
       somebody else follows this run.
   """
   evaluate.check(config)
-  folder = Path(workdir, 'eval', 'followed')
+  folder = places.as_path(workdir) / 'eval' / 'followed'
   places.check_folder(folder)
   writes = jax.process_index() == 0
   with contextlib.ExitStack() as stack:
@@ -61,7 +60,8 @@ def follow(config: ml_collections.ConfigDict, workdir: str) -> dict[int, float]:
         score = score or evaluate.create_scorer(trained.config)
         evaluation = score(trained, folder)
       except DamagedError as error:
-        if not (Path(workdir) / 'checkpoints' / str(step)).exists():
+        checkpoints = places.as_path(workdir) / 'checkpoints'
+        if not (checkpoints / str(step)).exists():
           logging.info('step %d was deleted before its turn', step)
           continue
         logging.warning('%s', error)
@@ -77,7 +77,7 @@ def follow(config: ml_collections.ConfigDict, workdir: str) -> dict[int, float]:
 
 def _wait_for_step(workdir: str, done: Mapping[int, float]) -> int:
   """The first step that is complete and not done; the same on each process."""
-  checkpoints = Path(workdir, 'checkpoints')
+  checkpoints = places.as_path(workdir) / 'checkpoints'
   told = False
   while True:
     step = -1

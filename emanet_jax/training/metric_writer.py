@@ -2,13 +2,12 @@
 
 The JSON lines are the record of the run, complete to the last line even when
 the process is killed; TensorBoard's files are a view of the same figures that
-may lag some seconds.
+may lag some seconds; in a bucket, until the next record after those.
 """
 
 import json
 import math
 import os
-import pathlib
 import time
 from collections.abc import Mapping
 from typing import Any, SupportsFloat
@@ -16,7 +15,9 @@ from typing import Any, SupportsFloat
 import tensorboardX
 
 from emanet_jax import errors
-from emanet_jax.runtime import atomic
+from emanet_jax.runtime import atomic, places
+from emanet_jax.runtime.bucket_files import GrowingFile, UploadedFolder
+from emanet_jax.runtime.places import AnyPath
 
 _FILE_NAME = 'metrics.jsonl'
 _SPLITS = ('train', 'eval')
@@ -49,13 +50,19 @@ class MetricWriter:
     Raises:
       UserError: the folder's metrics.jsonl holds a line that no writer wrote.
     """
-    self.directory = pathlib.Path(directory)
+    self.directory = places.as_path(directory)
     self.directory.mkdir(parents=True, exist_ok=True)
     path = self.directory / _FILE_NAME
     _drop_beyond(path, step)
-    self._file = path.open('a', encoding='utf-8')
+    events, self._uploaded = self.directory / 'tensorboard', None
+    if places.is_bucket(path):
+      self._uploaded = UploadedFolder(events)
+      self._upload_at = 0.0
+      events, self._file = self._uploaded.path, GrowingFile(path)
+    else:
+      self._file = path.open('a', encoding='utf-8')
     self._tensorboard = tensorboardX.SummaryWriter(
-      str(self.directory / 'tensorboard'),
+      str(events),
       # TensorBoard hides this step itself too, hence the first one redone.
       purge_step=None if step is None else step + 1,
       flush_secs=_TENSORBOARD_FLUSH_SECONDS,
@@ -99,11 +106,17 @@ class MetricWriter:
       )
     self._file.write(json.dumps(record, allow_nan=False) + '\n')
     self._file.flush()
+    if self._uploaded and now >= self._upload_at:
+      self._tensorboard.flush()
+      self._uploaded.upload()
+      self._upload_at = now + _TENSORBOARD_FLUSH_SECONDS
 
   def close(self) -> None:
     """Writes out what waits and ends TensorBoard's thread; may be repeated."""
     self._file.close()
     self._tensorboard.close()
+    if self._uploaded:
+      self._uploaded.close()
 
 
 class _SilentWriter:
@@ -148,7 +161,7 @@ def read_metrics(directory: str | os.PathLike[str]) -> list[dict[str, Any]]:
   Raises:
     UserError: there is no metrics.jsonl, or it holds a line that is no record.
   """
-  path = pathlib.Path(directory) / _FILE_NAME
+  path = places.as_path(directory) / _FILE_NAME
   if not path.is_file():
     raise errors.UserError(
       f'{path} does not exist; expected the folder of a run that was started '
@@ -173,7 +186,7 @@ def evaluated_scores(
   Raises:
     UserError: metrics.jsonl holds a line that is no record.
   """
-  if not until or not (pathlib.Path(directory) / _FILE_NAME).exists():
+  if not until or not (places.as_path(directory) / _FILE_NAME).exists():
     return {}
   found = {}
   for record in read_metrics(directory):
@@ -183,9 +196,9 @@ def evaluated_scores(
   return found
 
 
-def _parse(path: pathlib.Path) -> list[dict[str, Any]]:
+def _parse(path: AnyPath) -> list[dict[str, Any]]:
   """Parses all lines of a file but a torn last one."""
-  lines = path.read_text(encoding='utf-8', errors='replace').splitlines()
+  lines = path.read_bytes().decode('utf-8', 'replace').splitlines()
   records = []
   for number, line in enumerate(lines, start=1):
     try:
@@ -203,7 +216,7 @@ def _parse(path: pathlib.Path) -> list[dict[str, Any]]:
   return records
 
 
-def _drop_beyond(path: pathlib.Path, step: int | None) -> None:
+def _drop_beyond(path: AnyPath, step: int | None) -> None:
   """Rewrites a file without a torn last line, doubles, and what is beyond step.
 
   Two runs on one folder, which nothing kept apart once, wrote each step twice.

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -14,7 +13,7 @@ from absl import logging
 from emanet_jax.data.input import pipeline
 from emanet_jax.errors import UserError
 from emanet_jax.models.segmenter import compute_dtype
-from emanet_jax.runtime import sharding
+from emanet_jax.runtime import places, sharding
 from emanet_jax.state import (
   checkpoint,
   init_from,
@@ -35,7 +34,7 @@ def settle_dtype(
   numbers go on as they began; else what is good for this machine.
   """
   dtype = config.model.dtype
-  if dtype == 'auto' and Path(workdir, 'checkpoints').is_dir():
+  if dtype == 'auto' and (places.as_path(workdir) / 'checkpoints').is_dir():
     manager = checkpoint.open_manager(workdir)
     for step in sorted(manager.all_steps(), reverse=True):
       with contextlib.suppress(integrity.DamagedError):  # told later

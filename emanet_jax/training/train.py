@@ -4,7 +4,6 @@ import contextlib
 import functools
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +15,7 @@ from emanet_jax.config import as_plain_dict
 from emanet_jax.data.input import pipeline
 from emanet_jax.evaluation import report
 from emanet_jax.models.segmenter import create_model
-from emanet_jax.runtime import sharding, startup
+from emanet_jax.runtime import places, sharding, startup
 from emanet_jax.runtime.ownership import own
 from emanet_jax.runtime.preemption import StopNotice
 from emanet_jax.runtime.progress import Progress
@@ -200,12 +199,12 @@ def _write_report(config, workdir, evaluation, dataset, evaluations) -> None:
   """The last evaluation's report, and the curves of the whole run."""
   conditions = evaluations.conditions(config.train.steps)
   report.write(
-    Path(workdir, 'eval', conditions.protocol.name),
+    places.as_path(workdir) / 'eval' / conditions.protocol.name,
     evaluation,
     dataset.spec,
     conditions,
     as_plain_dict(config),
   )
-  curves = Path(workdir) / 'curves.png'
+  curves = places.as_path(workdir) / 'curves.png'
   plots.curves_png(curves, read_metrics(workdir))
   logging.info('curves in %s', curves)

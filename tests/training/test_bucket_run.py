@@ -1,0 +1,144 @@
+"""A run in a bucket, killed and gone on with, is the run on a disk."""
+
+import json
+import pathlib
+import signal
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from emanet_jax.evaluation import evaluate
+from emanet_jax.prediction import predict
+from emanet_jax.state import weights
+from emanet_jax.training import train
+from emanet_jax.training.metric_writer import read_metrics
+from tests import tiny
+
+RUN = 'gs://bucket/a/run'
+CHANGES = {
+  'train__steps': 3,
+  'train__checkpoint_every': 1,
+  'train__keep_checkpoints': 2,
+}
+
+
+@pytest.fixture(scope='module')
+def config(tmp_path_factory):
+  return tiny.tiny_config(
+    data__data_dir=str(tiny.shared(tmp_path_factory, 'data')),
+    eval__num_pictures=1,
+    **CHANGES,
+  )
+
+
+@pytest.fixture(scope='module')
+def local(config, tmp_path_factory):
+  """A run on the disk that nothing interrupted."""
+  workdir = tmp_path_factory.mktemp('local') / 'run'
+  train.train(config, str(workdir))
+  return workdir
+
+
+@pytest.fixture(scope='module')
+def remote(config, local, bucket, tmp_path_factory):
+  """One in a bucket, killed while step 2 was saved, that went on to its end."""
+  hold = tmp_path_factory.mktemp('killed') / 'hold'
+  hold.touch()
+  process = tiny.start_main(
+    tiny.flags(
+      RUN, data__data_dir=config.data.data_dir, eval__num_pictures=1, **CHANGES
+    ),
+    record=True,
+    JAX_NUM_CPU_DEVICES=4,  # as here
+    TINY_BATCHES=hold.with_name('batches'),
+    TINY_HOLD=hold,
+    TINY_HOLD_AT=2 * config.train.batch_size,
+  )
+  tiny.wait_until(lambda: committed(bucket, 2), process)
+  process.kill()
+  assert process.wait() == -signal.SIGKILL
+  process.stdout.close()
+  assert [r['step'] for r in read_metrics(RUN)] == [1, 2]
+  assert bucket.delete(r'a/run/checkpoints/2/(commit_success.txt|state/d/.*)')
+  train.train(config, RUN)
+  return RUN
+
+
+def committed(bucket, step):
+  return f'a/run/checkpoints/{step}/commit_success.txt' in bucket.objects
+
+
+def test_it_is_the_same_bit_for_bit(local, remote, bucket):
+  assert tiny.hash_tree(tiny.load_step(remote)) == tiny.hash_tree(
+    tiny.load_step(local)
+  )
+  assert [committed(bucket, n) for n in (1, 2, 3)] == [False, True, True]
+
+
+def test_its_metrics_are_the_same(local, remote):
+  of_time = {'time', 'images_per_second', 'data_wait'}
+
+  def figures(workdir):
+    return [
+      {k: v for k, v in record.items() if k not in of_time}
+      for record in read_metrics(workdir)
+    ]
+
+  assert [r['step'] for r in figures(remote)] == [1, 2, 3, 3]
+  assert figures(remote) == figures(local)
+
+
+def test_its_files_are_the_same(local, remote, bucket):
+  below = bucket.below('a/run')
+  files = {
+    str(p.relative_to(local)): p.read_bytes()
+    for p in local.rglob('*')
+    if p.is_file() and p.name != '.owner'
+  }
+
+  def kept(names):
+    return {n for n in names if not n.startswith(('checkpoints', 'tensorb'))}
+
+  assert kept(below) == kept(files) >= {'curves.png', 'eval/report.html'}
+  for name in ('eval/scores.json', 'eval/confusion.png', 'eval/overlays.png'):
+    assert below[name] == files[name]
+  assert not pathlib.Path('gs:').exists()
+
+
+def test_it_is_evaluated_and_predicts_alike(
+  config, local, remote, bucket, tmp_path
+):
+  image = np.random.default_rng(0).integers(0, 256, (33, 40, 3), np.uint8)
+  Image.fromarray(image).save(tmp_path / 'photo.png')
+  config = config.copy_and_resolve_references()
+  config.predict.input = str(tmp_path / 'photo.png')
+  config.predict.probabilities = True
+  confusion = []
+  for workdir in (str(local), remote):
+    confusion.append(evaluate.evaluate(config, workdir, 2).confusion)
+    predict.predict(config, workdir)
+    assert predict.predict(config, workdir).skipped == 1
+  np.testing.assert_array_equal(*confusion)
+  scores = json.loads(bucket.below(f'a/run/eval/step_2')['scores.json'])
+  assert scores['step'] == 2
+  below, there = bucket.below('a/run/predict'), local / 'predict'
+  for name in ('labels/photo.png', 'probabilities/photo.npz'):
+    assert below[name] == (there / name).read_bytes()
+  assert json.loads(below['origin.json'])['checkpoint'] == (
+    f'{remote}/checkpoints/3'
+  )
+
+
+def test_its_weights_start_others_and_are_kept_in_buckets(
+  config, local, remote
+):
+  variables, step = weights.load_weights(f'{remote}/checkpoints/2')
+  assert step == 2
+  assert tiny.hash_tree(variables) == tiny.hash_tree(
+    weights.load_weights(local / 'checkpoints' / '2')[0]
+  )
+  weights.save_weights('gs://bucket/a/weights', variables, config, 7)
+  again, step = weights.load_weights('gs://bucket/a/weights')
+  assert step == 7
+  assert tiny.hash_tree(again) == tiny.hash_tree(variables)
