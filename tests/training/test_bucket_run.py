@@ -120,7 +120,7 @@ def test_it_is_evaluated_and_predicts_alike(
     predict.predict(config, workdir)
     assert predict.predict(config, workdir).skipped == 1
   np.testing.assert_array_equal(*confusion)
-  scores = json.loads(bucket.below(f'a/run/eval/step_2')['scores.json'])
+  scores = json.loads(bucket.below('a/run/eval/step_2')['scores.json'])
   assert scores['step'] == 2
   below, there = bucket.below('a/run/predict'), local / 'predict'
   for name in ('labels/photo.png', 'probabilities/photo.npz'):
