@@ -11,6 +11,7 @@ import http.server
 import itertools
 import json
 import re
+import sys
 import threading
 import urllib.parse
 
@@ -197,19 +198,22 @@ def serving():
       for key, value in headers.items():
         self.send_header(key, value)
       self.send_header('Content-Length', str(len(content)))
-      with contextlib.suppress(
-        ConnectionError
-      ):  # gcsfs drops what it needs not
-        self.end_headers()
-        self.wfile.write(content)
+      self.end_headers()
+      self.wfile.write(content)
 
     do_GET = do_POST = do_PUT = do_DELETE = _answer
 
     def log_message(self, *args):
       pass
 
-  with http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler) as server:
-    server.daemon_threads = True
+  class Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request, client_address):
+      if not isinstance(sys.exception(), ConnectionError):  # gcsfs hangs up
+        super().handle_error(request, client_address)
+
+  with Server(('127.0.0.1', 0), Handler) as server:
     bucket.url = f'http://127.0.0.1:{server.server_port}'
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield bucket
@@ -222,6 +226,7 @@ def environment(bucket: Bucket) -> dict[str, str]:
     'FSSPEC_GCS': json.dumps({'token': 'anon'}),
     'GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT': 'false',  # gRPC, for other buckets
     'GOOGLE_AUTH_TOKEN_FOR_TESTING': 'none',
+    'CLOUD_STORAGE_EMULATOR_ENDPOINT': bucket.url,  # ArrayRecord's
     'STORAGE_EMULATOR_HOST': bucket.url,
     'TENSORSTORE_GCS_HTTP_URL': bucket.url,
   }

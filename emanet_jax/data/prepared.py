@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +9,8 @@ import tensorflow_datasets as tfds
 
 from emanet_jax.data.spec import DatasetSpec
 from emanet_jax.errors import UserError
+from emanet_jax.runtime import places
+from emanet_jax.runtime.places import AnyPath
 
 SUMMARY = 'preparation.json'  # beside the records: spec, origin, …, report
 
@@ -20,14 +21,14 @@ class Dataset:
 
   Attributes:
     spec: Its classes, palette and published counts.
-    directory: The folder of its ArrayRecord files.
+    directory: The folder of its ArrayRecord files, here or in a bucket.
     counts: Number of examples of every split that was prepared.
     origin: The folder or archive that it was prepared from; '' = generated.
     listing: Digest of the files that lay there, see `origin`; '' = not kept.
   """
 
   spec: DatasetSpec
-  directory: pathlib.Path
+  directory: AnyPath
   counts: Mapping[str, int]
   origin: str = dataclasses.field(default='', kw_only=True)
   listing: str = dataclasses.field(default='', kw_only=True)
@@ -96,13 +97,15 @@ class Dataset:
     return json.loads((self.directory / SUMMARY).read_text())['report']
 
 
-def load_dataset(directory: pathlib.Path) -> Dataset:
+def load_dataset(directory: AnyPath) -> Dataset:
   """Opens the folder of a prepared data set.
 
   Raises:
     UserError: It is none.
   """
-  if not directory.is_dir():
+  with places.telling_faults(directory):
+    exists = directory.is_dir()
+  if not exists:
     raise UserError(
       f'{directory} does not exist: prepare the data set first, with python -m '
       'emanet_jax.tools.prepare_data NAME --manual_dir D --data_dir R.'

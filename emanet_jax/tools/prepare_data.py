@@ -13,10 +13,11 @@ import sys
 
 from absl import app, flags, logging
 
-from emanet_jax.data.preparation import inspection, prepare
+from emanet_jax.data.preparation import inspection, into_bucket, prepare
 from emanet_jax.data.preparation.statistics import format_report
 from emanet_jax.data.prepared import Dataset, load_dataset
 from emanet_jax.errors import UserError
+from emanet_jax.runtime import places
 from emanet_jax.runtime.logs import log_own_progress
 from emanet_jax.visualization import previews
 
@@ -65,7 +66,8 @@ def main(argv: list[str]) -> None:
 
 def _run(name: str) -> None:
   if not (_CHECK.value or _PREVIEW.value):
-    prepare.prepare(
+    where = into_bucket if places.is_bucket(_DATA_DIR.value) else prepare
+    where.prepare(
       name,
       _MANUAL_DIR.value,
       _DATA_DIR.value,

@@ -20,6 +20,7 @@ from emanet_jax.data.reading.files import Files
 from emanet_jax.data.spec import DatasetSpec
 from emanet_jax.errors import UserError
 from emanet_jax.runtime import places
+from emanet_jax.runtime.places import AnyPath
 
 
 def open_dataset(
@@ -28,7 +29,8 @@ def open_dataset(
   """Opens a data set, preparing it the first time.
 
   Nothing is downloaded. Of several processes that share a file system one
-  prepares and the others wait for it.
+  prepares and the others wait for it. In a bucket, without locks, it must be
+  there.
 
   Args:
     config: The `data` part of a config: name; data_dir, where prepared sets
@@ -44,7 +46,7 @@ def open_dataset(
     UserError: Unknown name, missing or damaged files, too few images.
   """
   directory = prepared_directory(config.name, config.data_dir)
-  if not directory.exists():
+  if not (places.is_bucket(directory) or directory.exists()):
     prepare(
       config.name,
       config.manual_dir,
@@ -62,7 +64,7 @@ def open_dataset(
   return dataset
 
 
-def prepared_directory(name: str, data_dir: str) -> pathlib.Path:
+def prepared_directory(name: str, data_dir: str) -> AnyPath:
   """Returns where a data set's records are, or are going to be.
 
   Raises:
@@ -91,7 +93,7 @@ def prepare(
     name: Of the data set.
     manual_dir: Folder of the published files, archives or unpacked, or one
       archive.
-    data_dir: Where prepared sets live; '' = ./data.
+    data_dir: Where prepared sets live on this machine; '' = ./data.
     splits: Those that must be there, labelled and complete; None = all that are
       found must be complete.
     allow_partial: Accept another number of images than published.
@@ -105,6 +107,7 @@ def prepare(
     UserError: Unknown name, missing or damaged files, too few images, no room
       on the disk; or a user's own folder has changed since it was prepared.
   """
+  places.check_local(data_dir)
   builder_class = datasets.get_dataset(name)
   target = prepared_directory(name, data_dir)
   with alone(_data_dir(data_dir), name) as scratch:
@@ -140,15 +143,15 @@ def prepare(
   return dataset
 
 
-def _data_dir(data_dir: str) -> pathlib.Path:
-  places.check_local(data_dir)
-  return pathlib.Path(data_dir or 'data').expanduser().resolve()
+def _data_dir(data_dir: str) -> AnyPath:
+  path = places.as_path(data_dir or 'data')
+  return path if places.is_bucket(path) else path.expanduser().resolve()
 
 
 def _check_found(
   spec: DatasetSpec,
   counts: Mapping[str, int],
-  where: pathlib.Path,
+  where: AnyPath,
   splits: Sequence[str] | None,
   allow_partial: bool,
 ) -> None:
@@ -209,7 +212,7 @@ def _write(
 
 
 def _manual_root(
-  spec: DatasetSpec, manual_dir: str, target: pathlib.Path
+  spec: DatasetSpec, manual_dir: str, target: AnyPath
 ) -> pathlib.Path:
   if not manual_dir:
     raise UserError(
@@ -235,7 +238,7 @@ def _manual_root(
 def _check_counts(
   spec: DatasetSpec,
   counts: Mapping[str, int],
-  where: pathlib.Path,
+  where: AnyPath,
   splits: Sequence[str] | None,
 ) -> None:
   differing = [

@@ -10,6 +10,7 @@ from emanet_jax.data.preparation.statistics import format_report
 from emanet_jax.data.prepared import Dataset
 from emanet_jax.data.reading.files import Files
 from emanet_jax.errors import UserError
+from emanet_jax.runtime.places import AnyPath
 
 
 def resolve(manual_dir: str) -> pathlib.Path:
@@ -17,7 +18,7 @@ def resolve(manual_dir: str) -> pathlib.Path:
   return pathlib.Path(manual_dir).expanduser().resolve()
 
 
-def listing(root: pathlib.Path, leave_out: pathlib.Path) -> str:
+def listing(root: pathlib.Path, leave_out: AnyPath) -> str:
   """SHA-256 over paths and sizes of all files, which tells most changes.
 
   Args:
@@ -29,7 +30,7 @@ def listing(root: pathlib.Path, leave_out: pathlib.Path) -> str:
   if root.is_dir():
     files = [
       (file.path, file.size)
-      for file in Files(root, {}, leave_out).walk('')
+      for file in Files(root, {}, root).walk('')  # opens no archive
       if leave_out not in (root / file.path).parents
     ]
   for path, size in files:
@@ -37,7 +38,7 @@ def listing(root: pathlib.Path, leave_out: pathlib.Path) -> str:
   return digest.hexdigest()
 
 
-def check(dataset: Dataset, manual_dir: str, data_dir: pathlib.Path) -> None:
+def check(dataset: Dataset, manual_dir: str, data_dir: AnyPath) -> None:
   """Checks that a prepared set is what the user means.
 
   Published sets are the same wherever they lie.
