@@ -30,8 +30,8 @@ CONFIG = config_flag.define()
 _WORKDIR = flags.DEFINE_string(
   'workdir',
   None,
-  'Folder of the run: checkpoints, metrics, pictures. Default: runs/NAME, of '
-  "the run book's name.",
+  'Folder of the run: checkpoints, metrics, pictures; gs://BUCKET/FOLDER is in '
+  "a bucket. Default: runs/NAME, of the run book's name.",
 )
 _MODE = flags.DEFINE_enum(
   'mode',

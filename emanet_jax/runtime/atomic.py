@@ -21,7 +21,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
       temporary = Path(folder, path.name)
       yield temporary
-      path.write_bytes(temporary.read_bytes())  # a bucket puts all or nothing
+      write(path, temporary.read_bytes())
     return
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
@@ -35,11 +35,18 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 def write(
   path: str | os.PathLike[str], content: bytes | bytearray | str
 ) -> None:
-  """Writes bytes, or text as UTF-8."""
+  """Writes bytes, or text as UTF-8.
+
+  Raises:
+    UserError: It is in a bucket, which cannot be written to.
+    OSError: It is of this machine, and cannot be written.
+  """
   if isinstance(content, str):
     content = content.encode()
   if places.is_bucket(path):
-    places.as_path(path).write_bytes(content)
+    path = places.as_path(path)
+    with places.telling_faults(path):
+      path.write_bytes(content)  # a bucket puts all or nothing
     return
   with replacing(path) as temporary:
     temporary.write_bytes(content)

@@ -1,5 +1,6 @@
 """Files that grow, in a bucket, which only takes whole ones."""
 
+import contextlib
 import tempfile
 from pathlib import Path
 
@@ -20,8 +21,9 @@ class GrowingFile:
     Args:
       path: The file in the bucket.
     """
-    self._path = path
-    self._text = path.read_text() if path.exists() else ''
+    self._path, self._text = path, ''
+    with contextlib.suppress(FileNotFoundError):
+      self._text = path.read_text()
 
   def write(self, text: str) -> None:
     """Appends text."""

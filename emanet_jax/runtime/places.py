@@ -110,6 +110,11 @@ def check_folder(path: str | os.PathLike[str]) -> None:
   """
   place = absolute(as_path(path))
   if is_bucket(place):
+    if any(sign in str(place) for sign in '*?[]'):
+      raise UserError(
+        f'{path}: gcsfs takes the signs * ? [ ] in names for patterns, when it '
+        'deletes; give another place'
+      )
     probe = place / f'.{uuid.uuid4().hex}'
     with telling_faults(place):
       probe.write_bytes(b'')

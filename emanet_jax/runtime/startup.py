@@ -39,12 +39,12 @@ def cache_compilations(folder: str) -> None:
     UserError: It is another URL, or a bucket that cannot be written to.
   """
   if folder and not jax.config.jax_compilation_cache_dir:
-    place = places.as_path(folder) / _processor()
+    place = places.as_path(folder)
     try:
+      place = places.absolute(place.expanduser()) / _processor()
       if places.is_bucket(place):
         places.check_folder(place)
       else:
-        place = place.expanduser().absolute()
         place.mkdir(parents=True, exist_ok=True)
         if not os.access(place, os.W_OK):
           raise PermissionError(f'{place} cannot be written to')

@@ -221,12 +221,14 @@ def _drop_beyond(path: AnyPath, step: int | None) -> None:
 
   Two runs on one folder, which nothing kept apart once, wrote each step twice.
   """
-  if not path.exists():
+  try:  # `exists` of a bucket would hide that nobody can tell
+    before = path.read_bytes()
+  except FileNotFoundError:
     return
   records = {(r['split'], r['step']): r for r in _parse(path)}
   kept = [r for r in records.values() if step is None or r['step'] <= step]
   text = ''.join(json.dumps(record) + '\n' for record in kept)
-  if text.encode() == path.read_bytes():
+  if text.encode() == before:
     return
   # Replaced in one move: a kill here leaves the old file or the new one.
   atomic.write(path, text)

@@ -58,7 +58,7 @@ def lose(workdir, method, use):
 
 
 @pytest.mark.parametrize(
-  'url', ['gs://bucket/run', 's3://b/c', 'gs:/bucket/run', 'https://a.org/b']
+  'url', ['gs:///run', 's3://b/c', 'gs:/bucket/run', 'https://a.org/b']
 )
 def test_urls_make_no_folders_of_strange_names(url, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)

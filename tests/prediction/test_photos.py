@@ -172,6 +172,8 @@ def test_what_a_path_means(folder, given, names):
 
 
 def test_no_photos_are_explained(folder, monkeypatch):
+  with pytest.raises(UserError, match='gs://b/x is no path of this machine'):
+    photos.find_photos('gs://b/x', NOWHERE)
   with pytest.raises(UserError, match='nowhere does not exist; give a photo'):
     photos.find_photos(str(folder / 'nowhere'), NOWHERE)
   for given in ('results', '*.gif', '.trash/none*'):

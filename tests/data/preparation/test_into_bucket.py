@@ -38,7 +38,9 @@ def test_half_of_it_does_not_load_and_is_completed(bucket, camvid, make_config):
   config = make_config(
     'camvid', data_dir=there, manual_dir=str(camvid), allow_partial=True
   )
-  with pytest.raises(UserError, match='half/camvid/.* does not exist: prepare'):
+  with pytest.raises(
+    UserError, match=r'half/camvid/.* does not exist: prepare'
+  ):
     open_dataset(config)  # of many processes, none prepares
   assert bucket.below('sets/half') == {}
   into_bucket.prepare('camvid', str(camvid), there, allow_partial=True)

@@ -36,7 +36,7 @@ def test_other_urls_are_refused(place):
 
 def test_what_is_not_installed_is_told(monkeypatch):
   monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
-  with pytest.raises(UserError, match='^gs://b/run: .* pip install gcsfs$'):
+  with pytest.raises(UserError, match=r'^gs://b/run: .* pip install gcsfs$'):
     places.as_path('gs://b/run')
   assert places.as_path('run') == pathlib.Path('run')
 
@@ -44,11 +44,13 @@ def test_what_is_not_installed_is_told(monkeypatch):
 def test_whether_a_bucket_can_be_written_to_is_seen_before(bucket):
   places.check_folder('gs://bucket/checked')
   assert bucket.below('checked') == {}
-  with pytest.raises(UserError, match='^gs://none/run cannot be used: .*NotF'):
+  with pytest.raises(UserError, match=r'^gs://none/run cannot be used: .*NotF'):
     places.check_folder('gs://none/run')
+  with pytest.raises(UserError, match=r'run\[1\]: gcsfs takes the signs'):
+    places.check_folder('gs://bucket/run[1]')
   bucket.refused.add('POST')
   try:
-    with pytest.raises(UserError, match='cannot be used: .*Forbidden'):
+    with pytest.raises(UserError, match=r'cannot be used: .*Forbidden'):
       places.check_folder('gs://bucket/checked')
   finally:
     bucket.refused.clear()
@@ -56,9 +58,8 @@ def test_whether_a_bucket_can_be_written_to_is_seen_before(bucket):
 
 def test_a_file_is_there_completely_or_not_at_all(bucket):
   path = places.as_path('gs://bucket/atomic/new/a.png')
-  with pytest.raises(OSError, match='full'), atomic.replacing(path) as temporary:
-    temporary.write_bytes(b'half')
-    raise OSError(errno.ENOSPC, 'full')
+  with pytest.raises(OSError, match='full'):
+    fill(path)
   assert bucket.below('atomic') == {}
   with atomic.replacing(str(path)) as temporary:
     temporary.write_bytes(b'content')
@@ -70,6 +71,21 @@ def test_a_file_is_there_completely_or_not_at_all(bucket):
     'b.txt': 'ä\n'.encode(),
     'c': large,
   }
+
+
+def test_a_bucket_that_is_lost_is_told_in_one_line(bucket):
+  bucket.refused.add('POST')
+  try:
+    with pytest.raises(UserError, match=r'^gs://bucket/a.txt cannot be used'):
+      atomic.write('gs://bucket/a.txt', b'content')
+  finally:
+    bucket.refused.clear()
+
+
+def fill(path):
+  with atomic.replacing(path) as temporary:
+    temporary.write_bytes(b'half')
+    raise OSError(errno.ENOSPC, 'full')
 
 
 def test_that_nobody_is_held_off_is_told(bucket, caplog):

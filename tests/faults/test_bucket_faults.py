@@ -21,9 +21,9 @@ def state(step):
 
 
 @pytest.fixture
-def run(bucket, request):
+def run(bucket, tmp_path):
   """A run of the steps 2, 4 and 6."""
-  name = request.node.name
+  name = tmp_path.name  # of no other test
   with checkpoint.open_manager(f'gs://bucket/{name}', 9) as manager:
     for step in (2, 4, 6):
       checkpoint.save(manager, state(step), {'at': step}, tiny.tiny_config())
@@ -39,10 +39,11 @@ def restore(manager):
 
 
 @pytest.mark.parametrize(
-  'pattern', [r'state/manifest\.ocdbt', r'data/metadata', '_CHECKPOINT_METADATA']
+  'pattern',
+  [r'state/manifest\.ocdbt', r'data/metadata', '_CHECKPOINT_METADATA'],
 )
 def test_a_damaged_step_is_set_aside(pattern, run, bucket):
-  assert bucket.delete(rf'{run}/checkpoints/6/{pattern}'.replace('[', r'\['))
+  assert bucket.delete(f'{run}/checkpoints/6/{pattern}')
   with checkpoint.open_manager(f'gs://bucket/{run}', 9) as manager:
     with pytest.raises(integrity.DamagedError, match=r'checkpoints/6 is damag'):
       restore(manager)
@@ -73,23 +74,33 @@ def test_what_cannot_be_read_is_no_damage(run, bucket):
 
 def test_a_save_that_is_lost_is_told_with_those_that_are_not(run, bucket):
   with pytest.raises(UserError) as error:
-    manager = checkpoint.open_manager(f'gs://bucket/{run}', 9)
-    with background_saves.closing(manager):
-      bucket.refused.add('POST')
-      try:
-        checkpoint.save(manager, state(8), {'at': 8}, tiny.tiny_config())
-        background_saves.finish(manager)
-      finally:
-        bucket.refused.clear()
+    lose(f'gs://bucket/{run}', bucket)
   assert 'Complete steps are there: 2, 4, 6.' in str(error.value)
   assert len(str(error.value).splitlines()) == 1
+
+
+def lose(workdir, bucket):
+  manager = checkpoint.open_manager(workdir, 9)
+  with background_saves.closing(manager):
+    bucket.refused.add('POST')
+    try:
+      checkpoint.save(manager, state(8), {'at': 8}, tiny.tiny_config())
+      background_saves.finish(manager)
+    finally:
+      bucket.refused.clear()
 
 
 def test_a_run_that_does_not_exist_holds_no_checkpoint(bucket):
   with checkpoint.open_manager('gs://bucket/nothing/here') as manager:
     assert manager.latest_step() is None
-  with pytest.raises(UserError, match='^gs://none/run cannot be used'):
-    checkpoint.open_manager('gs://none/run')
+  bucket.refused.add('GET')
+  try:
+    with pytest.raises(
+      UserError, match=r'^gs://bucket/a cannot be used: .*Forb'
+    ):
+      checkpoint.open_manager('gs://bucket/a')
+  finally:
+    bucket.refused.clear()
 
 
 def test_metrics_are_whole_at_each_record_and_after_a_restart(bucket):
