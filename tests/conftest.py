@@ -40,6 +40,7 @@ LONGEST = (
   *('test_readme', 'test_resume', 'test_step', 'test_views', 'test_parity'),
   *('test_segmenter', 'test_benchmark_scaling', 'test_old_workdirs'),
   *('test_evaluate', 'test_multiprocess', 'test_predict', 'test_export'),
+  'test_bucket_run',
 )
 
 
