@@ -36,6 +36,7 @@ KNOWN = [
     'pip install -U "jax[cuda13]"',
     'pip install -U "jax[tpu]"',
     'pip install .',
+    'pip install gcsfs',
     'pip install torch',
     'python -m pytest',
     'python -m pytest -m slow',

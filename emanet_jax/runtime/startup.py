@@ -53,10 +53,11 @@ def cache_compilations(folder: str) -> None:
       return
     jax.config.update('jax_compilation_cache_dir', str(place))
   if jax.config.jax_compilation_cache_dir:
-    _replace_damaged_programs()
     if places.is_bucket(jax.config.jax_compilation_cache_dir):
       # Of GPUs: XLA would fail to keep its autotuning beside the programs.
       jax.config.update('jax_persistent_cache_enable_xla_caches', 'none')
+    else:  # a bucket holds no halves, and cannot be read at times
+      _replace_damaged_programs()
     logging.info(
       'programs are kept for later starts in %s',
       jax.config.jax_compilation_cache_dir,
