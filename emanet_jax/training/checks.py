@@ -9,7 +9,7 @@ from emanet_jax.data.input import pipeline
 from emanet_jax.errors import UserError
 from emanet_jax.evaluation import evaluate
 from emanet_jax.models.segmenter import create_model
-from emanet_jax.runtime import sharding
+from emanet_jax.runtime import places, sharding
 from emanet_jax.training.losses import create_loss
 from emanet_jax.training.optimizers import create_optimizer
 
@@ -31,6 +31,8 @@ def check(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> None:
   model = create_model(config.model, num_classes=1)  # not known yet
   create_optimizer(config.optimizer, config.train.steps, model.frozen_params())
   evaluate.check(config)
+  for place in (config.init_from, config.data.data_dir):
+    places.as_path(place)
   _tell_geometry(config.data.crop_size, model)
 
 

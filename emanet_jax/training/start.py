@@ -34,7 +34,8 @@ def settle_dtype(
   numbers go on as they began; else what is good for this machine.
   """
   dtype = config.model.dtype
-  if dtype == 'auto' and (places.as_path(workdir) / 'checkpoints').is_dir():
+  folder = places.as_path(workdir) / 'checkpoints'
+  if dtype == 'auto' and folder.is_dir():
     manager = checkpoint.open_manager(workdir)
     for step in sorted(manager.all_steps(), reverse=True):
       with contextlib.suppress(integrity.DamagedError):  # told later

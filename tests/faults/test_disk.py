@@ -13,6 +13,7 @@ from emanet_jax.runtime import places, startup
 from emanet_jax.runtime.ownership import own
 from emanet_jax.state import background_saves, checkpoint, weights
 from emanet_jax.state.train_state import TrainState
+from emanet_jax.training import train
 from tests import tiny
 
 FULL = ValueError('RESOURCE_EXHAUSTED: Failed writing\n' + 99 * 'a trace\n')
@@ -75,6 +76,25 @@ def test_urls_make_no_folders_of_strange_names(url, tmp_path, monkeypatch):
   ):
     with pytest.raises(UserError, match='is no path of this machine: mount'):
       use(url)
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+  ('workdir', 'changes'),
+  [
+    ('s3://b/run', {}),
+    ('run', {'init_from': 's3://b/weights'}),
+    ('run', {'data__data_dir': 's3://b/data'}),
+    ('run', {'data__manual_dir': 'gs://b/published'}),
+  ],
+)
+def test_a_run_with_an_url_makes_nothing(
+  workdir, changes, tmp_path, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)
+  config = tiny.tiny_config(model__dtype='float32', **changes)
+  with pytest.raises(UserError, match='is no path of this machine: mount'):
+    train.train(config, workdir)
   assert not list(tmp_path.iterdir())
 
 

@@ -107,7 +107,8 @@ def prepare(
     UserError: Unknown name, missing or damaged files, too few images, no room
       on the disk; or a user's own folder has changed since it was prepared.
   """
-  places.check_local(data_dir)
+  for place in (data_dir, manual_dir):
+    places.check_local(place)
   builder_class = datasets.get_dataset(name)
   target = prepared_directory(name, data_dir)
   with alone(_data_dir(data_dir), name) as scratch:
