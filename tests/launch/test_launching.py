@@ -180,7 +180,7 @@ def test_a_slice_says_what_it_can_do(launch):
 def test_the_image_is_built_of_extras_that_jax_has(launched):
   result = launched['Containers']
   installs = [call['command'][2:] for call in result.of('pip')]
-  assert [x[-1] for x in installs] == ['jax[cuda13]', '.']
+  assert [x[-1] for x in installs] == ['jax[cuda13]', '.[gcs]']
   given = ' '.join(
     [PAGES['docs/launching.md']]
     + [p.read_text() for p in (REPOSITORY / 'launch').iterdir()]
