@@ -34,7 +34,8 @@ def restore(manager):
   sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
   iterator = mock.create_autospec(pipeline.TrainIterator, instance=True)
   checkpoint.check_config(manager, tiny.tiny_config())
-  abstract = checkpoint.abstract_like(state(0), sharding)
+  shardings = jax.tree.map(lambda _: sharding, state(0))
+  abstract = checkpoint.abstract_like(state(0), shardings)
   return checkpoint.restore(manager, abstract, iterator)
 
 
