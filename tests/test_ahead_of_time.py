@@ -196,7 +196,7 @@ def test_devices_exchange_sums_and_no_features(programs):
 def test_devices_wait_for_each_other_twice_a_normalisation(programs):
   """Once forward, once in its gradient; the rest are the weights' gradients."""
   names = [name for name, _ in exchanges(programs['step'])]
-  norms = 3 + 1 + 16 * 3 + 4 + 2  # stem (3), blocks, shortcuts, head
+  norms = 3 + 16 * 3 + 4 + 3  # stem, blocks, shortcuts, head
   assert names.count('all-gather') <= norms
   assert len(names) <= 2 * norms
 
