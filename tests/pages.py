@@ -24,7 +24,7 @@ from emanet_jax import config_flag, parts
 from emanet_jax.config import default_config
 from emanet_jax.data import datasets
 from emanet_jax.data.input.augmentations import create_augmentations
-from emanet_jax.evaluation import evaluate
+from emanet_jax.evaluation import settings
 from emanet_jax.models.segmenter import create_model
 from emanet_jax.training.losses import create_loss
 from emanet_jax.training.optimizers import create_optimizer
@@ -118,7 +118,7 @@ def check_config(config) -> None:
   model = create_model(config.model, classes)
   create_optimizer(config.optimizer, config.train.steps, model.frozen_params())
   create_augmentations(config.data.augmentations)
-  evaluate.check(config)
+  settings.check(config)
   assert config.train.batch_size % config.train.accumulation_steps == 0
 
 

@@ -13,8 +13,7 @@ from jax.experimental import multihost_utils
 from emanet_jax.config import as_plain_dict
 from emanet_jax.data.input import pipeline
 from emanet_jax.data.spec import IGNORE_LABEL
-from emanet_jax.errors import UserError
-from emanet_jax.evaluation import report
+from emanet_jax.evaluation import report, settings
 from emanet_jax.evaluation.confusion import confusion_matrix
 from emanet_jax.evaluation.metrics import Measure, create_metrics
 from emanet_jax.evaluation.plan import plan_split
@@ -49,14 +48,12 @@ def evaluate(
   Raises:
     UserError: No checkpoint, one of another model, or data that is not there.
   """
-  check(config)
+  settings.check(config)
   trained = open_for_inference(config, workdir, step)
   folder = places.as_path(workdir) / 'eval'
   places.check_folder(folder)  # before the work is done
-  unusual = [trained.config.data.eval_split] * (
-    trained.config.data.eval_split != trained.split
-  )
-  unusual += [get_protocol(config).name] * bool(get_protocol(config).name)
+  split, look = trained.config.data.eval_split, settings.get_protocol(config)
+  unusual = [split] * (split != trained.split) + [look.name] * bool(look.name)
   if trained.step != trained.manager.latest_step():
     unusual.append(f'step_{trained.step}')
   score = create_scorer(trained.config)
@@ -77,7 +74,7 @@ def create_scorer(
   Raises:
     UserError: The data are not there.
   """
-  split, protocol = config.data.eval_split, get_protocol(config)
+  split, protocol = config.data.eval_split, settings.get_protocol(config)
   dataset = pipeline.open_dataset(config.data, (split,))
   model = create_model(config.model, dataset.spec.num_classes)
   eval_step = create_eval_step(model, dataset.spec.num_classes, protocol)
@@ -90,7 +87,7 @@ def create_scorer(
       dataset,
       split,
       eval_step,
-      batch_size=get_batch_size(config),
+      batch_size=settings.get_batch_size(config),
       shape_step=config.eval.shape_step,
       num_pictures=config.eval.num_pictures,
       metrics=metrics,
@@ -106,45 +103,6 @@ def create_scorer(
     return evaluation
 
   return score
-
-
-def check(config: ml_collections.ConfigDict) -> None:
-  """Raises a UserError for values of the `eval` part that cannot be."""
-  options = config.eval
-  for key, least in (('batch_size', 1), ('num_pictures', 0), ('shape_step', 0)):
-    if options[key] is not None and options[key] < least:
-      raise UserError(f'eval.{key} is {options[key]}; it must be ≥ {least}')
-  stride = create_model(config.model, num_classes=1).output_stride
-  step = options.shape_step
-  if step % stride:
-    raise UserError(
-      f'eval.shape_step is {step}; give 0, or a multiple of '
-      f'model.backbone.output_stride, {stride}'
-    )
-  get_protocol(config)
-  create_metrics(options.metrics)
-
-
-def get_batch_size(config: ml_collections.ConfigDict) -> int:
-  """Images that share a batch: `eval.batch_size`, or what is good here.
-
-  A CPU is as fast with one image at a time, needs less memory and has no empty
-  places.
-  """
-  usual = 1 if jax.default_backend() == 'cpu' else 8
-  return config.eval.batch_size or usual
-
-
-def get_protocol(config: ml_collections.ConfigDict) -> Protocol:
-  """How images are looked at; raises UserError for impossible values."""
-  options = config.eval
-  return predictor.create_protocol(
-    multi_scale=options.multi_scale,
-    scales=options.scales,
-    flip=options.flip,
-    window=options.window,
-    window_stride=options.window_stride,
-  )
 
 
 def create_eval_step(

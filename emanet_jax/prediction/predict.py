@@ -24,7 +24,7 @@ from emanet_jax.data.preparation.prepare import prepared_directory
 from emanet_jax.data.prepared import load_dataset
 from emanet_jax.data.spec import DatasetSpec
 from emanet_jax.errors import UserError
-from emanet_jax.evaluation import evaluate
+from emanet_jax.evaluation import settings
 from emanet_jax.models.segmenter import create_model
 from emanet_jax.prediction.attention_maps import create_attend
 from emanet_jax.prediction.attention_pages import create_pages
@@ -106,7 +106,7 @@ def predict(
 
 def _check(config: ml_collections.ConfigDict) -> None:
   """Raises a UserError for options that cannot be."""
-  evaluate.check(config)
+  settings.check(config)
   options = config.predict
   if bool(options.input) == bool(options.split):
     raise UserError(
@@ -184,7 +184,7 @@ def _check_provenance(
   origin = {
     'checkpoint': str(trained.path),
     'model': as_plain_dict(trained.config)['model'],
-    'protocol': dataclasses.asdict(evaluate.get_protocol(trained.config)),
+    'protocol': dataclasses.asdict(settings.get_protocol(trained.config)),
   }
   check_provenance(output, json.loads(json.dumps(origin)), keeping)
 
@@ -204,10 +204,10 @@ def _run(
   results = segment_photos(
     create_model(config.model, spec.num_classes),
     variables,
-    evaluate.get_protocol(config),
+    settings.get_protocol(config),
     waiting,
     failures,
-    batch_size=evaluate.get_batch_size(config),
+    batch_size=settings.get_batch_size(config),
     shape_step=config.eval.shape_step,
     probabilities=options.probabilities,
     check=functools.partial(_check_pixel, options.pixel),

@@ -7,7 +7,7 @@ from absl import logging
 
 from emanet_jax.data.input import pipeline
 from emanet_jax.errors import UserError
-from emanet_jax.evaluation import evaluate
+from emanet_jax.evaluation import settings
 from emanet_jax.models.segmenter import create_model
 from emanet_jax.runtime import places, sharding
 from emanet_jax.training.losses import create_loss
@@ -30,7 +30,7 @@ def check(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> None:
   create_loss(config.loss)
   model = create_model(config.model, num_classes=1)  # not known yet
   create_optimizer(config.optimizer, config.train.steps, model.frozen_params())
-  evaluate.check(config)
+  settings.check(config)
   for place in (config.init_from, config.data.data_dir):
     places.as_path(place)
   _tell_geometry(config.data.crop_size, model)

@@ -12,7 +12,7 @@ from absl import logging
 
 from emanet_jax.data.input import pipeline
 from emanet_jax.errors import UserError
-from emanet_jax.evaluation import evaluate
+from emanet_jax.evaluation import evaluate, settings
 from emanet_jax.evaluation.metrics import create_metrics
 from emanet_jax.evaluation.plan import plan_split
 from emanet_jax.evaluation.report import Conditions, Evaluation
@@ -56,7 +56,7 @@ class Evaluations:
     self._steps = config.train.steps
     self._every = config.train.eval_every
     shapes = {
-      'batch_size': evaluate.get_batch_size(config),
+      'batch_size': settings.get_batch_size(config),
       'shape_step': config.eval.shape_step,
     }
     self._eval_step = evaluate.create_eval_step(

@@ -12,7 +12,7 @@ import numpy as np
 from absl import logging
 from jax.experimental import multihost_utils
 
-from emanet_jax.evaluation import evaluate
+from emanet_jax.evaluation import evaluate, settings
 from emanet_jax.runtime import places
 from emanet_jax.runtime.ownership import own
 from emanet_jax.state import checkpoint
@@ -43,7 +43,7 @@ def follow(config: ml_collections.ConfigDict, workdir: str) -> dict[int, float]:
     UserError: Checkpoints of another model, or data that are not there; or
       somebody else follows this run.
   """
-  evaluate.check(config)
+  settings.check(config)
   folder = places.as_path(workdir) / 'eval' / 'followed'
   places.check_folder(folder)
   writes = jax.process_index() == 0
