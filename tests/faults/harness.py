@@ -52,10 +52,11 @@ class Run:
       self._flags, cache=self._cache, record=True, **self._environment
     )
 
-  def in_step(self) -> bool:
-    """Beyond the latest save."""
-    steps = [r['step'] for r in read_metrics(self.workdir)]
-    return bool(steps) and steps[-1] > max(self.saved(), default=0)
+  def steps(self) -> set[int]:
+    """That were made and told of."""
+    if not (self.workdir / 'metrics.jsonl').exists():
+      return set()
+    return {r['step'] for r in read_metrics(self.workdir)}
 
   def in_save(self) -> bool:
     return any((self.workdir / 'checkpoints').glob('*.orbax-checkpoint-tmp'))
@@ -81,19 +82,16 @@ class Run:
 
 def _disturb(run: Run, where: str, number: signal.Signals) -> bool:
   """Starts a run, and sends it a signal there; whether nothing was lost."""
-  before, process = max(run.saved(), default=0), run.start()
-  began = {r['step'] for r in read_metrics(run.workdir)}
-  there = getattr(run, f'in_{where}')
-  tiny.wait_until(
-    lambda: (
-      there() and {r['step'] for r in read_metrics(run.workdir)} - began
-      if where == 'step'
-      else there()
-    ),
-    process,
-  )
+  before, began = max(run.saved(), default=0), run.steps()
+  process = run.start()
+  conditions = {
+    'step': lambda: run.steps() - began,
+    'save': run.in_save,
+    'evaluation': run.in_evaluation,
+  }
+  tiny.wait_until(conditions[where], process, timeout=900)
   time.sleep(random.uniform(0, 0.05 if where == 'save' else 0.3))
-  reached = max((r['step'] for r in read_metrics(run.workdir)), default=0)
+  reached = max(run.steps(), default=0)
   process.send_signal(number)
   code, output = tiny.finish(process, timeout=900)
   going_on = re.search(r'going on from step (\d+)', output)
