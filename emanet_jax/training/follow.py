@@ -53,6 +53,9 @@ def follow(config: ml_collections.ConfigDict, workdir: str) -> dict[int, float]:
     scores = evaluated_scores(folder, sys.maxsize)
     writer = stack.enter_context(open_writer(folder, None, writes=writes))
     score, finished = None, False
+    if scores:
+      latest = open_for_inference(config, workdir)
+      finished = max(scores) >= latest.last_step
     while not finished:
       step = _wait_for_step(workdir, done=scores)
       try:

@@ -135,7 +135,7 @@ class _SilentWriter:
 
 
 def open_writer(
-  directory: str | os.PathLike[str], step: int, *, writes: bool
+  directory: str | os.PathLike[str], step: int | None, *, writes: bool
 ) -> MetricWriter | _SilentWriter:
   """The writer of a process.
 

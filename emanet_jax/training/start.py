@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -52,7 +53,7 @@ def settle_dtype(
 def _newest_intact(
   config: ml_collections.ConfigDict,
   manager: ocp.CheckpointManager,
-  abstract: TrainState,
+  create_abstract: Callable[[], TrainState],
   iterator: pipeline.TrainIterator,
 ) -> TrainState:
   """The latest state that is what was saved; damaged ones are set aside."""
@@ -60,7 +61,7 @@ def _newest_intact(
     damage = None
     try:
       checkpoint.check_config(manager, config)
-      state = checkpoint.restore(manager, abstract, iterator)
+      state = checkpoint.restore(manager, create_abstract(), iterator)
     except integrity.DamagedError as error:
       damage = error
     # All go on from the same step.
@@ -84,17 +85,21 @@ def first_or_latest(
   """The workdir's latest checkpoint; else init_from; else random weights."""
   create = functools.partial(train_state.create_state, model, tx)
   rng = jax.random.key(config.seed)
-  shapes = jax.eval_shape(create, rng)
-  shardings = sharding.state_sharding(mesh, shapes)
+
+  def create_abstract():
+    shapes = jax.eval_shape(create, rng)
+    shardings = sharding.state_sharding(mesh, shapes)
+    return checkpoint.abstract_like(shapes, shardings)
+
   if manager.latest_step() is not None:
-    abstract = checkpoint.abstract_like(shapes, shardings)
-    state = _newest_intact(config, manager, abstract, iterator)
+    state = _newest_intact(config, manager, create_abstract, iterator)
     logging.info('going on from step %d in %s', state.step, manager.directory)
     return state
   if config.init_from:
     given, _ = weights.load_weights(config.init_from)
   else:
     logging.info('init_from is empty: all weights start at random')
+  shardings = jax.tree.map(lambda x: x.sharding, create_abstract())
   # Run once: compiling it well would take longer than running it badly.
   quickly = None
   if jax.default_backend() == 'cpu':

@@ -1,51 +1,87 @@
-"""An evaluator beside a run scores what the run itself would."""
+"""An evaluator beside a run scores each step as evaluation does."""
 
 import json
-import signal
+import shutil
 
+import pytest
+
+from emanet_jax.errors import UserError
+from emanet_jax.evaluation import evaluate
+from emanet_jax.models.segmenter import create_model
+from emanet_jax.training import follow
 from emanet_jax.training.metric_writer import read_metrics
 from tests import tiny
 
-STEPS = 6
+
+class Stopped(Exception):
+  """What a signal does to a process that waits."""
 
 
-def test_each_step_is_scored_as_training_scores_it(tmp_path, tmp_path_factory):
-  changes = {
-    'data__data_dir': tiny.shared(tmp_path_factory, 'data'),
-    'train__steps': STEPS,
-    'train__checkpoint_every': 2,
-    'train__keep_checkpoints': 9,
-  }
-  options = {'cache': tiny.shared(tmp_path_factory, 'compiled')}
-  run = tmp_path / 'run'
-  follower = [*tiny.flags(run, **changes), '--mode=evaluate', '--follow']
-  # It begins before there is anything, is stopped, and goes on.
-  first = tiny.start_main(follower, **options)
-  code, output = tiny.run_main(
-    tiny.flags(run, **changes, train__eval_every=0), **options
-  )
-  assert code == 0, output
-  assert not (run / 'eval' / 'scores.json').exists()
-  followed = run / 'eval' / 'followed'
-  tiny.wait_until((followed / 'scores.json').exists, first)
-  first.send_signal(signal.SIGTERM)
-  code, _ = tiny.finish(first)
-  assert code in (0, 128 + signal.SIGTERM, -signal.SIGTERM)
-  code, output = tiny.run_main(follower, **options)
-  assert code == 0, output
+@pytest.fixture
+def run(tmp_path, tmp_path_factory, monkeypatch):
+  """A configuration and a function that saves a step of its run."""
+  data_dir = tiny.shared(tmp_path_factory, 'data')
+  config = tiny.tiny_config(data__data_dir=str(data_dir), train__steps=6)
+  classes = tiny.open_dataset(config.data).spec.classes
+  variables = tiny.random_variables(create_model(config.model, len(classes)))
 
-  straight = tmp_path / 'straight'
-  code, output = tiny.run_main(
-    tiny.flags(straight, **changes, train__eval_every=2), **options
-  )
-  assert code == 0, output
-  ours = {r['step']: r['mIoU'] for r in read_metrics(followed)}
-  theirs = {
-    r['step']: r['mIoU'] for r in read_metrics(straight) if r['split'] == 'eval'
-  }
-  assert ours == theirs
-  assert [*ours] == [2, 4, 6]
-  assert json.loads((followed / 'scores.json').read_text())['step'] == STEPS
+  def save(step):
+    variables['params']['head']['classifier']['bias'] = (
+      variables['params']['head']['classifier']['bias'] * step
+    )
+    tiny.save_step(config, variables, tmp_path / 'run', step, classes)
+
+  return config, tmp_path / 'run', save
+
+
+def test_each_step_is_scored_once_until_the_last_is(run, monkeypatch):
+  config, workdir, save = run
+  # What happens while it waits, in turn.
+  meanwhile = iter([lambda: save(2), lambda: save(4), None, lambda: save(6)])
+
+  def wait(_):
+    happens = next(meanwhile)
+    if happens is None:
+      raise Stopped
+    happens()
+
+  monkeypatch.setattr(follow.time, 'sleep', wait)
+  with pytest.raises(Stopped):
+    follow.follow(config, str(workdir))
+  folder = workdir / 'eval' / 'followed'
+  assert [r['step'] for r in read_metrics(folder)] == [2, 4]
+
+  scores = follow.follow(config, str(workdir))
+  assert [*scores] == [2, 4, 6]
+  records = {r['step']: r['mIoU'] for r in read_metrics(folder)}
+  assert records == scores
+  assert len(set(scores.values())) == 3
+  report = json.loads((folder / 'scores.json').read_text())
+  assert (report['step'], report['mIoU']) == (6, scores[6])
+  assert evaluate.evaluate(config, str(workdir), 4).miou == scores[4]
+  assert evaluate.evaluate(config, str(workdir)).miou == scores[6]
+  assert follow.follow(config, str(workdir)) == scores  # nothing is left to do
+
+
+def test_steps_that_are_gone_or_damaged_are_passed_over(
+  run, monkeypatch, caplog
+):
+  config, workdir, save = run
+  for step in (2, 4, 6):
+    save(step)
+  (workdir / 'checkpoints' / '4' / 'state' / '_METADATA').unlink()
+  open_step = follow.open_for_inference
+
+  def open_late(config, workdir, step):
+    if step == 2:
+      shutil.rmtree(workdir + '/checkpoints/2')
+    return open_step(config, workdir, step)
+
+  monkeypatch.setattr(follow, 'open_for_inference', open_late)
+  scores = follow.follow(config, str(workdir))
+  assert [*scores] == [4, 6]
+  assert scores[4] != scores[4]
+  assert 'checkpoints/4 is damaged' in caplog.text
 
 
 def test_it_is_for_evaluation_of_all_steps(tmp_path):
@@ -54,3 +90,12 @@ def test_it_is_for_evaluation_of_all_steps(tmp_path):
     code, output = tiny.run_main(flags)
     assert code == 1
     assert output.splitlines()[-1].startswith('error: --follow is for --mode=')
+
+
+def test_two_do_not_follow_one_run(run):
+  config, workdir, _ = run
+  with (
+    follow.own(workdir / 'eval' / 'followed'),
+    pytest.raises(UserError, match='followed is in use by'),
+  ):
+    follow.follow(config, str(workdir))
