@@ -23,7 +23,7 @@ from emanet_jax.config import default_config
 from emanet_jax.models.segmenter import create_model
 from emanet_jax.runtime import sharding
 from emanet_jax.state import train_state
-from emanet_jax.training import train
+from emanet_jax.training.compile import compile_step
 from emanet_jax.training.losses import create_loss
 from emanet_jax.training.optimizers import create_optimizer
 
@@ -264,7 +264,7 @@ def _compile_step(mesh):
   state = jax.eval_shape(
     lambda key: train_state.create_state(model, tx, key), key
   )
-  return train._compile_step(
+  return compile_step(
     config,
     model,
     tx,

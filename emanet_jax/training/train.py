@@ -1,12 +1,9 @@
 """The training loop, from a configuration to a trained, evaluated workdir."""
 
 import contextlib
-import functools
-import time
-from collections.abc import Callable
+from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import orbax.checkpoint as ocp
 from absl import logging
@@ -15,7 +12,7 @@ from emanet_jax.config import as_plain_dict
 from emanet_jax.data.input import pipeline
 from emanet_jax.evaluation import report
 from emanet_jax.models.segmenter import create_model
-from emanet_jax.runtime import places, sharding, startup
+from emanet_jax.runtime import places, sharding
 from emanet_jax.runtime.ownership import own
 from emanet_jax.runtime.preemption import StopNotice
 from emanet_jax.runtime.progress import Progress
@@ -23,6 +20,7 @@ from emanet_jax.state import background_saves, checkpoint
 from emanet_jax.state.train_state import TrainState
 from emanet_jax.training import checks
 from emanet_jax.training import step as training_step
+from emanet_jax.training.compile import compile_step
 from emanet_jax.training.evaluations import Evaluations
 from emanet_jax.training.losses import class_shares, create_loss
 from emanet_jax.training.metric_writer import (
@@ -90,7 +88,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
       if evaluations.due(start) and start not in evaluations.scores:
         evaluations.run(state, *scoring)
       with notice.ending_at_once(f'all is saved, up to step {start}'):
-        step_fn = _compile_step(config, model, tx, loss_fn, mesh, state, rng)
+        step_fn = compile_step(config, model, tx, loss_fn, mesh, state, rng)
         evaluations.check_memory(state)
     progress = Progress('step', steps, done=start, size=config.train.batch_size)
     metrics = StepMetrics(progress)
@@ -161,38 +159,6 @@ def _open_manager(config, workdir, evaluations) -> ocp.CheckpointManager:
     keep_best=config.train.keep_best,
     scores=evaluations.scores,
   )
-
-
-def _compile_step(config, model, tx, loss_fn, mesh, state, rng) -> Callable:
-  """Compiles the step for the one shape it will ever see."""
-  step = functools.partial(
-    training_step.train_step,
-    model=model,
-    tx=tx,
-    loss_fn=loss_fn,
-    accumulation_steps=config.train.accumulation_steps,
-  )
-  shape = (config.train.batch_size, *[config.data.crop_size] * 2)
-  split = sharding.batch_sharding(mesh)
-  batch = {
-    'image': jax.ShapeDtypeStruct((*shape, 3), jnp.uint8, sharding=split),
-    'label': jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=split),
-  }
-  start = time.monotonic()
-  results = sharding.state_sharding(mesh, state), sharding.replicated(mesh)
-  jitted = jax.jit(step, donate_argnums=0, out_shardings=results)
-  with jax.set_mesh(mesh):
-    compiled = jitted.lower(state, batch, rng).compile()
-  startup.give_back_memory()
-  count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-  logging.info(
-    'compiled the training step in %.1f s: %.2f M parameters, batch %s, %s',
-    time.monotonic() - start,
-    count / 1e6,
-    batch['image'].shape,
-    sharding.describe(mesh, state),
-  )
-  return compiled
 
 
 def _write_report(config, workdir, evaluation, dataset, evaluations) -> None:

@@ -12,7 +12,8 @@ import pytest
 from emanet_jax.config import default_config
 from emanet_jax.runtime import sharding, startup
 from emanet_jax.state.train_state import TrainState
-from emanet_jax.training import train
+from emanet_jax.training import step as training_step
+from emanet_jax.training.compile import compile_step
 from tests.programs import run_python
 
 PAGE = os.sysconf('SC_PAGE_SIZE')
@@ -186,8 +187,8 @@ def test_training_drops_what_its_compilation_left(monkeypatch):
   def step(state, batch, rng, **unused):
     return state, {}
 
-  monkeypatch.setattr(train.training_step, 'train_step', step)
-  train._compile_step(
+  monkeypatch.setattr(training_step, 'train_step', step)
+  compile_step(
     config=default_config(),
     model=None,
     tx=None,

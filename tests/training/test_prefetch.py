@@ -139,7 +139,7 @@ def run(monkeypatch, tmp_path):
       (train.pipeline, 'train_iterator', lambda *a, **k: source),
       (train, '_create_loss', lambda *a, **k: None),
       (train, 'first_or_latest', lambda *a, **k: state),
-      (train, '_compile_step', lambda *a, **k: slow_step(step_seconds)),
+      (train, 'compile_step', lambda *a, **k: slow_step(step_seconds)),
       (train.checkpoint, 'save', lambda *a: saved.append((a[1].step, a[2]))),
       (evaluate, 'run_split', evaluated),
     ):

@@ -151,7 +151,7 @@ def test_another_configuration_is_refused(
   def never(*unused, **also_unused):
     raise AssertionError('compiled before the configuration was checked')
 
-  monkeypatch.setattr(train, '_compile_step', never)
+  monkeypatch.setattr(train, 'compile_step', never)
   monkeypatch.setattr(first.train_state, 'create_state', never)
   config.update_from_flattened_dict({key: new})
   before = tiny.hash_files(killed)
