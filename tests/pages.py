@@ -26,6 +26,7 @@ from emanet_jax.data import datasets
 from emanet_jax.data.input.augmentations import create_augmentations
 from emanet_jax.evaluation import settings
 from emanet_jax.models.segmenter import create_model
+from emanet_jax.tools.plan import targets
 from emanet_jax.training.losses import create_loss
 from emanet_jax.training.optimizers import create_optimizer
 
@@ -62,7 +63,7 @@ def check_commands(given: list[list[str]]) -> tuple[dict[str, str], set[str]]:
   base = flagsaver.save_flag_values()
   # Both define --config: the tool imports the program.
   together = ['emanet_jax.main', 'emanet_jax.tools.export']
-  tools = ('prepare_data', 'convert_torch', 'benchmark')
+  tools = ('prepare_data', 'convert_torch', 'benchmark', 'plan')
   for programs in (*([f'emanet_jax.tools.{t}'] for t in tools), together):
     for program in programs:
       module = import_program(program)
@@ -95,14 +96,16 @@ def check_command(module, argv: list[str]) -> str:
 
 def check_arguments(module, rest: list[str]) -> None:
   """Checks what parsed flags say, and what is not a flag."""
-  counts = {'main': 0, 'export': 2, 'convert_torch': 2}
+  counts = {'main': 0, 'plan': 0, 'export': 2, 'convert_torch': 2}
   program = module.__name__.removesuffix('.__main__').rpartition('.')[2]
   assert len(rest) == counts.get(program, 1), rest
   if program == 'prepare_data':
     datasets.get_dataset(rest[0])
   if program == 'benchmark':
     assert re.search(rf'^  {rest[0]} ', module.__doc__, re.M), rest
-  if program in ('main', 'export'):
+  if program == 'plan':
+    targets.parse(flags.FLAGS.target)
+  if program in ('main', 'export', 'plan'):
     check_config(flags.FLAGS.config)
   if program == 'main':
     assert flags.FLAGS.workdir

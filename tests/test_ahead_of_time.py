@@ -28,7 +28,7 @@ from emanet_jax.training.losses import create_loss
 from emanet_jax.training.optimizers import create_optimizer
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
-HARDWARE = REPOSITORY / 'tests' / 'golden' / 'h100.textproto'
+HARDWARE = REPOSITORY / 'emanet_jax' / 'tools' / 'plan' / 'h100.textproto'
 
 # Parts that compute in float32 whatever the dtype of the features.
 IN_FLOAT32 = (

@@ -37,6 +37,7 @@ KNOWN = [
     'pip install -U "jax[tpu]"',
     'pip install .',
     'pip install gcsfs',
+    'pip install ".[plan]"',
     'pip install torch',
     'python -m pytest',
     'python -m pytest -m slow',

@@ -27,13 +27,19 @@ def check(config: ml_collections.ConfigDict) -> None:
   create_metrics(given.metrics)
 
 
-def get_batch_size(config: ml_collections.ConfigDict) -> int:
-  """Images that share a batch: `eval.batch_size`, or what is good here.
+def get_batch_size(
+  config: ml_collections.ConfigDict, platform: str | None = None
+) -> int:
+  """Images that share a batch: `eval.batch_size`, or what is good there.
 
   A CPU is as fast with one image at a time, needs less memory and has no empty
   places.
+
+  Args:
+    config: Of the run.
+    platform: As JAX says it; None: this machine's.
   """
-  usual = 1 if jax.default_backend() == 'cpu' else 8
+  usual = 1 if (platform or jax.default_backend()) == 'cpu' else 8
   return config.eval.batch_size or usual
 
 

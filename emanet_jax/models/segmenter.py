@@ -133,15 +133,20 @@ class Segmenter(nn.Module):
     )
 
 
-def compute_dtype(name: str) -> str:
-  """The dtype that a configuration's `model.dtype` means on this machine.
+def compute_dtype(name: str, platform: str | None = None) -> str:
+  """The dtype that a configuration's `model.dtype` means.
 
   'auto' means bfloat16 on accelerators, and float32 on CPUs, which have no
   arithmetic of their own for the former. Any other name means itself.
+
+  Args:
+    name: The dtype in the configuration.
+    platform: As JAX says it; None: this machine's.
   """
   if name != 'auto':
     return name
-  return 'float32' if jax.default_backend() == 'cpu' else 'bfloat16'
+  platform = platform or jax.default_backend()
+  return 'float32' if platform == 'cpu' else 'bfloat16'
 
 
 def create_model(

@@ -1,0 +1,281 @@
+"""What a compiled program does, read from its text (optimised HLO).
+
+Every device runs the same program on its share: all figures are of one device.
+A loop's body counts as often as the compiler says that it is run; of a
+condition's branches each counts. Padding in memory is not known here.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterator
+
+_BYTES = {'pred': 1, 's4': 0.5, 'u4': 0.5, 'token': 0, 'opaque': 0}
+_COLLECTIVES = (
+  *('all-gather', 'all-reduce', 'all-to-all', 'ragged-all-to-all'),
+  *('collective-broadcast', 'collective-permute', 'reduce-scatter'),
+)
+# Neither read nor write memory, or only name what others do.
+_FREE = (
+  *('parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast'),
+  *('after-all', 'partition-id', 'replica-id', 'while', 'conditional', 'call'),
+)
+_INSTRUCTION = re.compile(r'\s+(?:ROOT )?%?([\w.-]+) = (.*?) ([a-z][\w-]*)\(')
+_COMPUTATION = re.compile(r'(ENTRY )?%?([\w.-]+) \(.*\{$')
+_ARRAY = re.compile(r'\b([a-z]\w*)\[([\d,]*)\]')
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+  """An exchange between devices.
+
+  Attributes:
+    kind: As 'all-reduce'.
+    bytes: Of what is exchanged, whole, once: for an all-gather its result, for
+      all others what a device puts in.
+    group: Devices that take part together.
+    times: How often a step does it.
+  """
+
+  kind: str
+  bytes: int
+  group: int
+  times: int
+
+  @property
+  def sent(self) -> float:
+    """Bytes that a device sends, at least, however the group is connected."""
+    share = (self.group - 1) / self.group
+    if self.kind == 'all-reduce':  # scattered, then gathered
+      share *= 2
+    if self.kind in ('collective-permute', 'collective-broadcast'):
+      share = 1.0
+    return self.times * share * self.bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Operation:
+  """What the device does at a time: a fusion, or a call of a library.
+
+  Attributes:
+    name: Where in the network it comes from, else its own name.
+    flops: Of its products and convolutions.
+    bytes: Read and written.
+    times: How often a step does it.
+  """
+
+  name: str
+  flops: int
+  bytes: int
+  times: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+  """A program's exchanges, and what else takes time."""
+
+  collectives: list[Collective]
+  operations: list[Operation]
+
+  @property
+  def flops(self) -> int:
+    """Of all products and convolutions of a step."""
+    return sum(x.times * x.flops for x in self.operations)
+
+  @property
+  def bytes(self) -> int:
+    """Read and written by all operations of a step."""
+    return sum(x.times * x.bytes for x in self.operations)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Instruction:
+  name: str
+  type: str
+  opcode: str
+  operands: tuple[str, ...]
+  rest: str
+
+  def attribute(self, pattern: str) -> str:
+    found = re.search(pattern, self.rest)
+    return found[1] if found else ''
+
+
+def read(text: str, num_devices: int) -> Program:
+  """Reads a program.
+
+  Args:
+    text: `compiled.as_text()`.
+    num_devices: That run it.
+  """
+  computations, entry = _parse(text)
+  types = {i.name: i.type for c in computations.values() for i in c}
+  collectives, operations = [], []
+  for instruction, times in _executed(computations, entry):
+    given = sum(_size(types.get(name, '')) for name in instruction.operands)
+    made = _size(instruction.type)
+    kind = instruction.opcode.removesuffix('-start')
+    if kind in _COLLECTIVES:
+      # What starts one has its operands in its result, too.
+      whole = made - given * (instruction.opcode != kind)
+      size = whole if kind == 'all-gather' else given
+      group = _group(instruction.rest, num_devices)
+      collectives.append(Collective(kind, size, group, times))
+    else:
+      inside = _inside(computations, instruction)
+      flops = sum(_flops(i, types) for i in inside)
+      name = _origin(instruction)
+      operations.append(Operation(name, flops, given + made, times))
+  return Program(collectives, operations)
+
+
+def _parse(text: str) -> tuple[dict[str, list[_Instruction]], str]:
+  """A program's computations by name, and the name of that which is run."""
+  computations, entry, body = {}, '', []
+  for line in text.splitlines():
+    if head := _COMPUTATION.match(line):
+      body = computations[head[2]] = []
+      entry = head[2] if head[1] else entry
+    elif found := _INSTRUCTION.match(line):
+      name, kind, opcode = found.groups()
+      operands, rest = _parted(line[found.end() :])
+      names = tuple(re.findall(r'%([\w.-]+)', operands))
+      body.append(_Instruction(name, kind, opcode, names, rest))
+  return computations, entry
+
+
+def _parted(text: str) -> tuple[str, str]:
+  """What stands before the bracket that closes, and after it."""
+  depth = 1
+  for i, character in enumerate(text):
+    depth += (character == '(') - (character == ')')
+    if not depth:
+      return text[:i], text[i + 1 :]
+  return text, ''
+
+
+def _executed(
+  computations: dict[str, list[_Instruction]], name: str, times: int = 1
+) -> Iterator[tuple[_Instruction, int]]:
+  """What takes time, loops unrolled; collectives inside of fusions as well."""
+  for instruction in computations.get(name, ()):
+    opcode, rest = instruction.opcode, instruction.rest
+    if opcode in ('while', 'conditional', 'call'):
+      trips = re.search(r'known_trip_count":\{"n":"(\d+)"', rest)
+      for inner in _called(rest):
+        yield from _executed(
+          computations, inner, times * (int(trips[1]) if trips else 1)
+        )
+    elif opcode not in _FREE and not opcode.endswith(('-done', '-update')):
+      inside = [
+        i
+        for i in _inside(computations, instruction)
+        if i.opcode.removesuffix('-start') in _COLLECTIVES
+      ]
+      for one in inside or [instruction]:
+        yield one, times
+
+
+def _inside(
+  computations: dict[str, list[_Instruction]], instruction: _Instruction
+) -> Iterator[_Instruction]:
+  """An instruction, and those that it consists of."""
+  yield instruction
+  if instruction.opcode == 'fusion' or instruction.opcode.startswith('async'):
+    for name in _called(instruction.rest):
+      for inner in computations.get(name, ()):
+        yield from _inside(computations, inner)
+
+
+def _called(rest: str) -> list[str]:
+  """Names of the computations that an instruction runs."""
+  found = re.findall(r'\b(?:calls|body|to_apply)=%?([\w.-]+)', rest)
+  for names in re.findall(r'branch_computations=\{([^}]*)\}', rest):
+    found += re.findall(r'[\w.-]+', names)
+  found += re.findall(r'(?:true|false)_computation=%?([\w.-]+)', rest)
+  return found
+
+
+def _size(kind: str) -> int:
+  """Bytes of the arrays of a type."""
+  return sum(
+    math.ceil(_bytes(dtype) * math.prod(shape))
+    for dtype, shape in _arrays(kind)
+  )
+
+
+def _bytes(dtype: str) -> float:
+  if dtype in _BYTES:
+    return _BYTES[dtype]
+  bits = re.search(r'\d+', dtype)
+  return int(bits[0]) / 8 if bits else 0
+
+
+def _arrays(kind: str) -> list[tuple[str, list[int]]]:
+  return [
+    (dtype, [int(n) for n in shape.split(',') if n])
+    for dtype, shape in _ARRAY.findall(kind)
+  ]
+
+
+def _shape(kind: str) -> list[int]:
+  """Of a type's first array."""
+  found = _arrays(kind)
+  return found[0][1] if found else []
+
+
+def _group(rest: str, num_devices: int) -> int:
+  """Devices of a group, in each of the ways in which XLA writes them."""
+  if found := re.search(r'replica_groups=\{\{([\d,]+)\}', rest):
+    return len(found[1].split(','))
+  if found := re.search(r'replica_groups=\[\d+,(\d+)\]', rest):
+    return int(found[1])
+  if found := re.search(r'replica_groups=mesh\[(.*?)\] \{(.*?)\}', rest):
+    sizes = dict(re.findall(r"'(\w+)'=(\d+)", found[1]))
+    used = re.findall(r"'(\w+)'", found[2])
+    return math.prod(int(sizes[name]) for name in used)
+  return num_devices
+
+
+def _flops(instruction: _Instruction, types: dict[str, str]) -> int:
+  """Two for each multiplication with its addition, as if nothing were padding.
+
+  cuDNN's calls name x, kernel and y in other places for each gradient.
+  """
+  shapes = [_shape(types.get(name, '')) for name in instruction.operands]
+  made = _shape(instruction.type)
+  target = instruction.attribute(r'custom_call_target="([^"]+)"')
+  if target.startswith('__cudnn$conv'):
+    kernel = made if 'BackwardFilter' in target else shapes[1]
+    y = (
+      made
+      if 'Forward' in target
+      else (shapes[1] if kernel is made else shapes[0])
+    )
+    return 2 * math.prod(kernel) * math.prod(y[:3])
+  if target.startswith('__cublas'):
+    axes = instruction.attribute(r'lhs_contracting_dimensions":\[([^\]]*)')
+  elif instruction.opcode == 'dot':
+    axes = instruction.attribute(r'lhs_contracting_dims=\{([^}]*)\}')
+  elif instruction.opcode == 'convolution':
+    features = instruction.attribute(r'dim_labels=\w+_(\w+)->').index('o')
+    apart = instruction.attribute(r'lhs_dilate=([\dx]+)')
+    zeros = math.prod(int(n) for n in apart.split('x') if n)
+    depth = math.prod(shapes[1]) // shapes[1][features]
+    return 2 * math.prod(made) * depth // zeros
+  else:
+    return 0
+  summed = math.prod(shapes[0][int(n)] for n in re.findall(r'\d+', axes))
+  return 2 * math.prod(made) * summed
+
+
+def _origin(instruction: _Instruction) -> str:
+  """The layer that an instruction comes from, and whether as its gradient."""
+  name = instruction.attribute(r'op_name="([^"]*)"')
+  parts = [
+    part
+    for part in name.split('/')[:-1]  # the last is what is computed there
+    if not re.search(r'[().]|^(cond|branch_\d+_fun|while|body)$', part)
+  ]
+  gradient = ' (gradient)' if 'transpose(' in name else ''
+  return ('/'.join(parts) or 'outside of layers') + gradient
