@@ -18,6 +18,7 @@ from emanet_jax.runtime import sharding
 from emanet_jax.tools.plan import forecast, hlo, targets
 from emanet_jax.tools.plan.plan import plan
 from tests import tiny
+from tests.programs import run_python
 
 
 @pytest.mark.parametrize(
@@ -188,6 +189,11 @@ def test_times_are_work_by_limits():
     (lambda n: 100 + 10 * n if n < 4 else None, 125.0, 2, 4),
     (lambda n: 100 + 10 * n, 105.0, 0, 3),
     (lambda n: 100.0, 105.0, 64, 3),
+    # Faster, and all of a sudden more, from some number on.
+    (lambda n: 100 + 10 * n + 2 * max(0, n - 16), 395.0, 27, 4),
+    (lambda n: 100 + 10 * n + 50 * (n > 20), 395.0, 24, 5),
+    # The compiler refuses what the line says would fit.
+    (lambda n: 100 + 10 * n if n < 20 else None, 395.0, 18, 6),
   ],
 )
 def test_the_largest_batch_is_found_in_few_compilations(
@@ -243,6 +249,26 @@ def test_a_mistake_is_told_before_anything_is_compiled(target, changes, told):
   paragraphs = plan(tiny.tiny_config(**changes), targets.parse(target))
   with pytest.raises(UserError, match=told):
     next(paragraphs)
+
+
+@pytest.mark.slow  # half a minute each, and CI lacks the compilers
+@pytest.mark.parametrize(
+  ('target', 'module'), [('v5e:2x2', 'libtpu'), ('h100:4', 'jax_plugins')]
+)
+def test_accelerators_that_are_not_here_are_planned_for(
+  target, module, tmp_path
+):
+  if not importlib.util.find_spec(module):
+    pytest.skip('the extra `plan` is not installed')
+  flags = {**tiny.CHANGES, 'train.batch_size': 8, 'data.data_dir': tmp_path}
+  finished = run_python(
+    *('-m', 'emanet_jax.tools.plan', '--config=configs/shapes.py'),
+    *(f'--config.{key}={value}' for key, value in flags.items()),
+    *(f'--target={target}', '--largest_batch=false'),
+  )
+  assert re.search(r'fits, \d+% of', finished.stdout)
+  assert re.search(r'\d+ all-reduce of 0\.\d+ MB', finished.stdout)
+  assert re.search(r'predicted +[1-9]\d* images/s', finished.stdout)
 
 
 def test_the_program_ends_in_one_line_for_a_mistake():

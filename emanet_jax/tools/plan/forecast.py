@@ -127,7 +127,7 @@ def largest_fitting(
 
   Memory grows with the images nearly in a straight line: through two numbers
   that were compiled it says where the capacity is reached. What is returned was
-  compiled, too, and fits; after three guesses it may be a little too small.
+  compiled, too, and fits; after four guesses it may be a little too small.
 
   Args:
     peak: Of a step with so many images on a device, bytes; None: the compiler
@@ -150,17 +150,27 @@ def largest_fitting(
       return 0
   if high > most and fits(min(2 * low, most)):
     low = min(2 * low, most)
-  for _ in range(3):
+  for _ in range(4):
     high = min([high, *(n for n in peaks if n > low)])
-    known = sorted(n for n in peaks if peaks[n] is not None)[-2:]
-    guess = (low + high) // 2
-    if len(known) == 2:
-      a, b = known
-      slope = (peaks[b] - peaks[a]) / (b - a)
-      room = (capacity - peaks[b]) // slope if slope > 0 else most
-      guess = b + int(room)
-    guess = min(max(guess, low), high - 1)
+    guess = _where(peaks, low, high, capacity)
     if guess == low:
       break
     low = guess if fits(guess) else low
   return low
+
+
+def _where(peaks, low, high, capacity) -> int:
+  """Where a line reaches the capacity, from `low`, which fits, below `high`.
+
+  It goes through the next numbers that were compiled: one of them above, since
+  memory may grow faster there, else two below.
+  """
+  known = sorted(n for n in peaks if peaks[n] is not None)
+  around = [n for n in known if n <= high][-2:]
+  if len(around) < 2 or peaks.get(high, 0) is None:
+    return (low + high) // 2  # nothing to draw a line to
+  a, b = around
+  slope = (peaks[b] - peaks[a]) / (b - a)
+  if slope <= 0:
+    return high - 1
+  return min(max(a + int((capacity - peaks[a]) // slope), low), high - 1)

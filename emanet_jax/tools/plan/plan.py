@@ -74,7 +74,9 @@ def plan(
       config, classes, devices, sizes
     )
     state, needed = found.memory.arguments, read_memory(program)
-    yield report.evaluation(batches, state, needed, chip, whence)
+    # A split state's variables are put together beside it.
+    held = state + needed.arguments * (mesh.shape['fsdp'] > 1)
+    yield report.evaluation(batches, held, needed, chip, whence)
   if largest_batch and chip.source:
     unit = sharding.num_shares(mesh) * config.train.accumulation_steps
     yield _largest_batch(of_batch, chip, batch, unit)
@@ -112,7 +114,9 @@ def _step(
       raise
     logging.info('%d images: %s', batch, str(error).partition('\n')[0])
     return None
-  return forecast(compiled, chip, mesh.size)
+  found = forecast(compiled, chip, mesh.size)
+  logging.info('%d images: %.0f MB', batch, found.memory.peak / 1e6)
+  return found
 
 
 def _largest_batch(

@@ -68,18 +68,18 @@ def step(
 
 
 def evaluation(
-  plan: Plan, state: int, found: Memory, chip: Chip, whence: str
+  plan: Plan, held: int, found: Memory, chip: Chip, whence: str
 ) -> str:
   """What the evaluation of the largest images needs beside the state.
 
   Args:
     plan: The batches.
-    state: Bytes of the training state, on a device.
+    held: Bytes that a device holds meanwhile: training state and variables.
     found: The evaluation's memory.
     chip: The device.
     whence: Where the images' sizes are from.
   """
-  both = dataclasses.replace(found, arguments=state)
+  both = dataclasses.replace(found, arguments=held)
   return '\n'.join(
     [
       f'evaluation ({whence})',
