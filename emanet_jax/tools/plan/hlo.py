@@ -278,4 +278,4 @@ def _origin(instruction: _Instruction) -> str:
     if not re.search(r'[().]|^(cond|branch_\d+_fun|while|body)$', part)
   ]
   gradient = ' (gradient)' if 'transpose(' in name else ''
-  return ('/'.join(parts) or 'outside of layers') + gradient
+  return ('/'.join(parts) or 'of no layer') + gradient
