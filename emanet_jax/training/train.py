@@ -1,7 +1,6 @@
 """The training loop, from a configuration to a trained, evaluated workdir."""
 
 import contextlib
-from pathlib import Path
 
 import jax
 import ml_collections
