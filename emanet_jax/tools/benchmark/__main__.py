@@ -27,7 +27,7 @@ from absl import app, flags
 from emanet_jax.config import default_config
 from emanet_jax.data.input import pipeline
 from emanet_jax.errors import UserError
-from emanet_jax.evaluation.evaluate import get_batch_size
+from emanet_jax.evaluation.settings import get_batch_size
 from emanet_jax.runtime import atomic, places
 from emanet_jax.runtime.logs import log_own_progress
 from emanet_jax.tools.benchmark import (
