@@ -5,8 +5,10 @@ import pathlib
 import platform
 import types
 
+import flax.linen as nn
 import jax
 import numpy as np
+import optax
 import pytest
 
 from emanet_jax.config import default_config
@@ -190,9 +192,9 @@ def test_training_drops_what_its_compilation_left(monkeypatch):
   monkeypatch.setattr(training_step, 'train_step', step)
   compile_step(
     config=default_config(),
-    model=None,
-    tx=None,
-    loss_fn=None,
+    model=nn.Dense(1),
+    tx=optax.identity(),
+    loss_fn=lambda logits, label: {},
     mesh=sharding.create_mesh(jax.devices()[:1]),
     state=TrainState(np.float32(0), {}, {}, {}),
     rng=jax.random.key(0),
