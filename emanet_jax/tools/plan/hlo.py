@@ -10,7 +10,15 @@ import math
 import re
 from collections.abc import Iterator
 
-_BYTES = {'pred': 1, 's4': 0.5, 'u4': 0.5, 'token': 0, 'opaque': 0}
+from emanet_jax.tools.plan.instructions import (
+  Instruction,
+  bytes_of,
+  called,
+  parse,
+  shape_of,
+  within,
+)
+
 _COLLECTIVES = (
   *('all-gather', 'all-reduce', 'all-to-all', 'ragged-all-to-all'),
   *('collective-broadcast', 'collective-permute', 'reduce-scatter'),
@@ -20,9 +28,6 @@ _FREE = (
   *('parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast'),
   *('after-all', 'partition-id', 'replica-id', 'while', 'conditional', 'call'),
 )
-_INSTRUCTION = re.compile(r'\s+(?:ROOT )?%?([\w.-]+) = (.*?) ([a-z][\w-]*)\(')
-_COMPUTATION = re.compile(r'(ENTRY )?%?([\w.-]+) \(.*\{$')
-_ARRAY = re.compile(r'\b([a-z]\w*)\[([\d,]*)\]')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,19 +93,6 @@ class Program:
     return sum(x.times * x.bytes for x in self.operations)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Instruction:
-  name: str
-  type: str
-  opcode: str
-  operands: tuple[str, ...]
-  rest: str
-
-  def attribute(self, pattern: str) -> str:
-    found = re.search(pattern, self.rest)
-    return found[1] if found else ''
-
-
 def read(text: str, num_devices: int) -> Program:
   """Reads a program.
 
@@ -108,12 +100,12 @@ def read(text: str, num_devices: int) -> Program:
     text: `compiled.as_text()`.
     num_devices: That run it.
   """
-  computations, entry = _parse(text)
+  computations, entry = parse(text)
   types = {i.name: i.type for c in computations.values() for i in c}
   collectives, operations = [], []
   for instruction, times in _executed(computations, entry):
-    given = sum(_size(types.get(name, '')) for name in instruction.operands)
-    made = _size(instruction.type)
+    given = sum(bytes_of(types.get(name, '')) for name in instruction.operands)
+    made = bytes_of(instruction.type)
     kind = instruction.opcode.removesuffix('-start')
     if kind in _COLLECTIVES:
       # What starts one has its operands in its result, too.
@@ -122,106 +114,33 @@ def read(text: str, num_devices: int) -> Program:
       group = _group(instruction.rest, num_devices)
       collectives.append(Collective(kind, size, group, times))
     else:
-      inside = _inside(computations, instruction)
-      flops = sum(_flops(i, types) for i in inside)
+      parts = within(computations, instruction)
+      flops = sum(_flops(part, types) for part in parts)
       name = _origin(instruction)
       operations.append(Operation(name, flops, given + made, times))
   return Program(collectives, operations)
 
 
-def _parse(text: str) -> tuple[dict[str, list[_Instruction]], str]:
-  """A program's computations by name, and the name of that which is run."""
-  computations, entry, body = {}, '', []
-  for line in text.splitlines():
-    if head := _COMPUTATION.match(line):
-      body = computations[head[2]] = []
-      entry = head[2] if head[1] else entry
-    elif found := _INSTRUCTION.match(line):
-      name, kind, opcode = found.groups()
-      operands, rest = _parted(line[found.end() :])
-      names = tuple(re.findall(r'%([\w.-]+)', operands))
-      body.append(_Instruction(name, kind, opcode, names, rest))
-  return computations, entry
-
-
-def _parted(text: str) -> tuple[str, str]:
-  """What stands before the bracket that closes, and after it."""
-  depth = 1
-  for i, character in enumerate(text):
-    depth += (character == '(') - (character == ')')
-    if not depth:
-      return text[:i], text[i + 1 :]
-  return text, ''
-
-
 def _executed(
-  computations: dict[str, list[_Instruction]], name: str, times: int = 1
-) -> Iterator[tuple[_Instruction, int]]:
+  computations: dict[str, list[Instruction]], name: str, times: int = 1
+) -> Iterator[tuple[Instruction, int]]:
   """What takes time, loops unrolled; collectives inside of fusions as well."""
   for instruction in computations.get(name, ()):
     opcode, rest = instruction.opcode, instruction.rest
     if opcode in ('while', 'conditional', 'call'):
       trips = re.search(r'known_trip_count":\{"n":"(\d+)"', rest)
-      for inner in _called(rest):
+      for inner in called(rest):
         yield from _executed(
           computations, inner, times * (int(trips[1]) if trips else 1)
         )
     elif opcode not in _FREE and not opcode.endswith(('-done', '-update')):
-      inside = [
-        i
-        for i in _inside(computations, instruction)
-        if i.opcode.removesuffix('-start') in _COLLECTIVES
+      exchanges = [
+        part
+        for part in within(computations, instruction)
+        if part.opcode.removesuffix('-start') in _COLLECTIVES
       ]
-      for one in inside or [instruction]:
+      for one in exchanges or [instruction]:
         yield one, times
-
-
-def _inside(
-  computations: dict[str, list[_Instruction]], instruction: _Instruction
-) -> Iterator[_Instruction]:
-  """An instruction, and those that it consists of."""
-  yield instruction
-  if instruction.opcode == 'fusion' or instruction.opcode.startswith('async'):
-    for name in _called(instruction.rest):
-      for inner in computations.get(name, ()):
-        yield from _inside(computations, inner)
-
-
-def _called(rest: str) -> list[str]:
-  """Names of the computations that an instruction runs."""
-  found = re.findall(r'\b(?:calls|body|to_apply)=%?([\w.-]+)', rest)
-  for names in re.findall(r'branch_computations=\{([^}]*)\}', rest):
-    found += re.findall(r'[\w.-]+', names)
-  found += re.findall(r'(?:true|false)_computation=%?([\w.-]+)', rest)
-  return found
-
-
-def _size(kind: str) -> int:
-  """Bytes of the arrays of a type."""
-  return sum(
-    math.ceil(_bytes(dtype) * math.prod(shape))
-    for dtype, shape in _arrays(kind)
-  )
-
-
-def _bytes(dtype: str) -> float:
-  if dtype in _BYTES:
-    return _BYTES[dtype]
-  bits = re.search(r'\d+', dtype)
-  return int(bits[0]) / 8 if bits else 0
-
-
-def _arrays(kind: str) -> list[tuple[str, list[int]]]:
-  return [
-    (dtype, [int(n) for n in shape.split(',') if n])
-    for dtype, shape in _ARRAY.findall(kind)
-  ]
-
-
-def _shape(kind: str) -> list[int]:
-  """Of a type's first array."""
-  found = _arrays(kind)
-  return found[0][1] if found else []
 
 
 def _group(rest: str, num_devices: int) -> int:
@@ -237,21 +156,18 @@ def _group(rest: str, num_devices: int) -> int:
   return num_devices
 
 
-def _flops(instruction: _Instruction, types: dict[str, str]) -> int:
+def _flops(instruction: Instruction, types: dict[str, str]) -> int:
   """Two for each multiplication with its addition, as if nothing were padding.
 
   cuDNN's calls name x, kernel and y in other places for each gradient.
   """
-  shapes = [_shape(types.get(name, '')) for name in instruction.operands]
-  made = _shape(instruction.type)
+  shapes = [shape_of(types.get(name, '')) for name in instruction.operands]
+  made = shape_of(instruction.type)
   target = instruction.attribute(r'custom_call_target="([^"]+)"')
   if target.startswith('__cudnn$conv'):
     kernel = made if 'BackwardFilter' in target else shapes[1]
-    y = (
-      made
-      if 'Forward' in target
-      else (shapes[1] if kernel is made else shapes[0])
-    )
+    y = shapes[1] if kernel is made else shapes[0]
+    y = made if 'Forward' in target else y
     return 2 * math.prod(kernel) * math.prod(y[:3])
   if target.startswith('__cublas'):
     axes = instruction.attribute(r'lhs_contracting_dimensions":\[([^\]]*)')
@@ -269,7 +185,7 @@ def _flops(instruction: _Instruction, types: dict[str, str]) -> int:
   return 2 * math.prod(made) * summed
 
 
-def _origin(instruction: _Instruction) -> str:
+def _origin(instruction: Instruction) -> str:
   """The layer that an instruction comes from, and whether as its gradient."""
   name = instruction.attribute(r'op_name="([^"]*)"')
   parts = [
