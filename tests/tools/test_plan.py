@@ -15,7 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from emanet_jax.errors import UserError
 from emanet_jax.models.segmenter import create_model
 from emanet_jax.runtime import sharding
-from emanet_jax.tools.plan import forecast, hlo, targets
+from emanet_jax.tools.plan import forecast, hlo, report, targets
 from emanet_jax.tools.plan.plan import plan
 from tests import tiny
 from tests.programs import run_python
@@ -176,6 +176,29 @@ def test_times_are_work_by_limits():
   assert found.exchange(chip) == 24
   assert found.bound(chip) == 30  # of 10 for products, 30 for memory, 24
   assert found.seconds(chip) == 35 + 24
+
+
+def test_a_report_says_what_fits_how_fast_and_how_long():
+  chip = targets.Chip('', 'tpu', 4e9, 1e14, 1e12, 1e12, '', '', 'somewhere')
+  found = forecast.Forecast(
+    forecast.Memory(1_000_000_000, 2_000_000_000, 0, 0),
+    flops=1e12,
+    bytes=30e9,
+    estimate=0.036,
+    by_compiler=True,
+    collectives=[hlo.Collective('all-gather', 16_000_000_000, 4, 1)],
+    slowest=[('backbone/layer4_0', 0.25)],
+  )
+  told = report.step(found, chip, batch=24, steps=300_000, shares=4)
+  assert 'training step, 24 images, 6 a device' in told
+  assert '3,000 MB (arguments 1,000, temporaries 2,000' in told
+  assert 'fits, 75% of 4.0 GB' in told
+  assert '1 all-gather of 16,000.00 MB in all' in told
+  assert '30.0 ms: products 10.0, memory 30.0, exchanges 12.0' in told
+  assert '48.0 ms: 36.0 operation by operation (the compiler' in told
+  assert '500 images/s (800 by the roofline); 300000 steps in 4 hours' in told
+  assert ' 25.0%  backbone/layer4_0' in told
+  assert report.fits(4_400_000_000, chip) == 'does NOT fit, 110% of 4.0 GB'
 
 
 @pytest.mark.parametrize(

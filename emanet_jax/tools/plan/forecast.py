@@ -69,7 +69,10 @@ class Forecast:
     return self.sent / chip.link
 
   def bound(self, chip: Chip) -> float:
-    """The roofline: seconds below which no schedule can come."""
+    """The roofline: seconds if work, traffic and exchanges all overlap.
+
+    What stays in the chip's own memory between operations would save traffic.
+    """
     return max(seconds_of(self, chip), self.exchange(chip))
 
   def seconds(self, chip: Chip) -> float:

@@ -104,15 +104,18 @@ def collectives(found: Forecast) -> str:
 def _times(found, chip, batch, steps):
   seconds, bound = found.seconds(chip), found.bound(chip)
   whose = "the compiler's" if found.by_compiler else 'ours'
+  parts = {
+    'products': found.flops / chip.flops,
+    'memory': found.bytes / chip.bandwidth,
+    'exchanges': found.exchange(chip),
+  }
+  told = ', '.join(f'{name} {1e3 * x:.1f}' for name, x in parts.items())
   return [
-    f'  roofline     {1e3 * bound:.1f} ms at least: products '
-    f'{1e3 * found.flops / chip.flops:.1f}, memory '
-    f'{1e3 * found.bytes / chip.bandwidth:.1f}, exchanges '
-    f'{1e3 * found.exchange(chip):.1f}',
+    f'  roofline     {1e3 * bound:.1f} ms: {told}',
     f'  estimate     {1e3 * seconds:.1f} ms: {1e3 * found.estimate:.1f} '
     f'operation by operation ({whose}), then the exchanges',
-    f'  predicted    {batch / seconds:.0f} images/s, at most '
-    f'{batch / bound:.0f}; {steps} steps in {hours(steps * seconds)}',
+    f'  predicted    {batch / seconds:.0f} images/s ({batch / bound:.0f} by '
+    f'the roofline); {steps} steps in {hours(steps * seconds)}',
   ]
 
 

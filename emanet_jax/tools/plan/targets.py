@@ -22,8 +22,6 @@ _INSTALL = (
 )
 _CUDA_PLUGINS = ('jax_plugins.xla_cuda12', 'jax_plugins.xla_cuda13')
 _H100 = Path(__file__).with_name('h100.textproto')
-# What JAX takes of a GPU's memory unless told otherwise.
-_GPU_SHARE = float(os.environ.get('XLA_PYTHON_CLIENT_MEM_FRACTION', 0.75))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,11 +87,12 @@ CHIPS = {
     example='v5p:2x2x1',
     source='https://docs.cloud.google.com/tpu/docs/v5p',
   ),
-  # Memory and its bandwidth as in h100.textproto, which a GPU told XLA of.
+  # Memory and its bandwidth as in h100.textproto, which a GPU told XLA of; JAX
+  # takes three quarters, unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise.
   'h100': Chip(
     name='H100 SXM 80 GB',
     platform='cuda',
-    memory=_GPU_SHARE * 84_929_347_584,
+    memory=0.75 * 84_929_347_584,
     flops=989e12,
     bandwidth=3352e9,
     link=450e9,
