@@ -130,7 +130,8 @@ def largest_fitting(
 
   Memory grows with the images nearly in a straight line: through two numbers
   that were compiled it says where the capacity is reached. What is returned was
-  compiled, too, and fits; after four guesses it may be a little too small.
+  compiled, too, and fits. It may be too small: XLA plans some numbers better
+  than others, and after four guesses there is no other.
 
   Args:
     peak: Of a step with so many images on a device, bytes; None: the compiler
