@@ -12,6 +12,7 @@ import numpy as np
 from absl import logging
 from jax.experimental import multihost_utils
 
+from emanet_jax.errors import UserError
 from emanet_jax.evaluation import evaluate, settings
 from emanet_jax.runtime import places
 from emanet_jax.runtime.ownership import own
@@ -62,11 +63,13 @@ def follow(config: ml_collections.ConfigDict, workdir: str) -> dict[int, float]:
         trained = open_for_inference(config, workdir, step)
         score = score or evaluate.create_scorer(trained.config)
         evaluation = score(trained, folder)
-      except DamagedError as error:
+      except UserError as error:
         checkpoints = places.as_path(workdir) / 'checkpoints'
         if not (checkpoints / str(step)).exists():
           logging.info('step %d was deleted before its turn', step)
           continue
+        if not isinstance(error, DamagedError):
+          raise
         logging.warning('%s', error)
         scores[step] = math.nan
         continue

@@ -141,6 +141,7 @@ def run(monkeypatch, tmp_path):
       (train, 'first_or_latest', lambda *a, **k: state),
       (train, 'compile_step', lambda *a, **k: slow_step(step_seconds)),
       (train.checkpoint, 'save', lambda *a: saved.append((a[1].step, a[2]))),
+      (train.Evaluations, 'check_memory', lambda *a: None),
       (evaluate, 'run_split', evaluated),
     ):
       monkeypatch.setattr(owner, name, value)
