@@ -52,7 +52,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
       or a loss, a gradient or, when it would be saved, a state that is no
       longer a number.
   """
-  mesh = sharding.create_mesh(**config.mesh)
+  mesh = sharding.create_mesh(fsdp=config.mesh.fsdp, space=config.mesh.space)
   checks.check(config, mesh)
   config = settle_dtype(config, workdir)
   # What a run is made of, each from its part of the configuration.
