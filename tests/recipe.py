@@ -33,7 +33,7 @@ def weight(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
   leaf = name.rsplit('.', 1)[-1]
   key = f'{name}.mu' if leaf == 'bases' else name
   rng = np.random.default_rng([zlib.crc32(key.encode()), seed])
-  normal = rng.standard_normal(shape).astype(np.float32)
+  normal = np.asarray(rng.standard_normal(shape), np.float32)
   match leaf, len(shape):
     case 'running_mean' | 'bias', _:
       value = 0.1 * normal
@@ -46,8 +46,12 @@ def weight(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
       value = normal * np.float32(np.sqrt(1 / np.prod(shape[1:])))
     case 'weight', 1:
       value = (0.2 if '.bn3.' in name else 1.0) * (1 + 0.1 * normal)
-    case 'weight', _:
-      value = 0.01 * normal
+    case 'weight', 2:
+      value = normal * np.float32(np.sqrt(1 / shape[1]))
+    case 'weight', 3:  # of a layer norm
+      value = 1 + 0.1 * normal
+    case 'scale', 0:  # of an attention's result
+      value = 0.5 * (1 + 0.1 * normal)
   return np.ascontiguousarray(value, np.float32)
 
 

@@ -133,6 +133,7 @@ class ConvNorm(nn.Module):
   norm_momentum: float = 0.9
   use_relu: bool = True
   kernel_init: nn.initializers.Initializer = kaiming_fan_out
+  norm_scale_init: nn.initializers.Initializer = nn.initializers.ones
 
   @nn.compact
   def __call__(
@@ -150,7 +151,9 @@ class ConvNorm(nn.Module):
       kernel_init=self.kernel_init,
       name='conv',
     )(x, extent)
-    x = BatchNorm(self.norm_momentum, name='norm')(x, train=train)
+    x = BatchNorm(
+      self.norm_momentum, scale_init=self.norm_scale_init, name='norm'
+    )(x, train=train)
     return nn.relu(x) if self.use_relu else x
 
 

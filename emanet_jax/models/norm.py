@@ -129,17 +129,19 @@ class BatchNorm(nn.Module):
     momentum: Share of the old running value kept per step (Flax's sense):
       PyTorch's momentum m is 1 - m here.
     epsilon: Added to the variance.
+    scale_init: Of the scale.
   """
 
   momentum: float
   epsilon: float = 1e-5
+  scale_init: nn.initializers.Initializer = nn.initializers.ones
 
   @nn.compact
   def __call__(
     self, x: Float[Array, 'b h w c'], *, train: bool
   ) -> Float[Array, 'b h w c']:
     shape = (x.shape[-1],)
-    scale = self.param('scale', nn.initializers.ones, shape)
+    scale = self.param('scale', self.scale_init, shape)
     bias = self.param('bias', nn.initializers.zeros, shape)
     mean = self.variable('batch_stats', 'mean', jnp.zeros, shape)
     var = self.variable('batch_stats', 'var', jnp.ones, shape)

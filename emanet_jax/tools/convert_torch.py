@@ -3,8 +3,9 @@
   python -m emanet_jax.tools.convert_torch final.pth pretrained/emanet101
   python -m emanet_jax.tools.convert_torch --reverse runs/voc emanet101.pth
 
-Reads the EMANet of its authors and of mmsegmentation, and ResNets: the authors'
-and mmsegmentation's with a deep stem, torchvision's with a 7×7 one; from `.pth`
+Reads the authors' EMANet; mmsegmentation's, and other networks of its that have
+a head here (`models/pytorch/mmseg_heads.py`); and ResNets: the authors' and
+mmsegmentation's with a deep stem, torchvision's with a 7×7 one; from `.pth`
 files (with PyTorch, but never running what a pickle may hold) or `.safetensors`
 (without). What is written is a workdir: a whole network can be evaluated, and
 both it and a backbone can be started from, with `--config.init_from=DST`.
@@ -137,7 +138,7 @@ def convert(source: str, destination: str) -> None:
   changes = [
     f'--config.model.{key}={tuple(value) if isinstance(value, list) else value}'
     for key, value in flat.items()
-    if value != default[key]
+    if value != default.get(key)
   ]
   logging.info('%s written to %s', source, destination)
   logging.info('its network: the default, %s', shlex.join(changes))

@@ -7,8 +7,7 @@ from jaxtyping import Float, Int
 from emanet_jax.array import Array
 from emanet_jax.errors import UserError
 from emanet_jax.models.ema_unit import EMAUnit, check_unit
-from emanet_jax.models.layers import Conv, ConvNorm, torch_default
-from emanet_jax.models.norm import at_least_float32
+from emanet_jax.models.heads._shared import classify, conv3x3
 
 FREE_ON_RESUME = ('eval_stages',)
 FREE_IN_EVALUATION = ('dropout_rate', 'gradient', 'momentum', 'renormalize')
@@ -53,34 +52,15 @@ class EMAHead(nn.Module):
 
     In training the rng stream 'dropout' is needed unless dropout_rate is 0.
     """
-
-    def conv(width, name):
-      return ConvNorm(
-        width,
-        3,
-        norm_momentum=self.norm_momentum,
-        kernel_init=torch_default,
-        name=name,
-      )
-
+    momentum = self.norm_momentum
     given = {'train': train, 'extent': extent}
-    x = conv(self.channels, 'conv_in')(features[-1], **given)
+    x = conv3x3(self.channels, momentum, 'conv_in')(features[-1], **given)
     x = self.ema_unit(x, **given)
-    x = conv(self.out_channels, 'conv_out')(x, **given)
+    x = conv3x3(self.out_channels, momentum, 'conv_out')(x, **given)
     if self.concat_input:
       x = jnp.concatenate([features[-1], x], axis=-1)
-      x = conv(self.out_channels, 'conv_cat')(x, **given)
-    x = nn.Dropout(self.dropout_rate, broadcast_dims=(1, 2))(
-      x, deterministic=not train
-    )
-    # In bfloat16, classes would tie.
-    x = at_least_float32(x)
-    return Conv(
-      self.num_classes,
-      use_bias=True,
-      kernel_init=torch_default,
-      name='classifier',
-    )(x)
+      x = conv3x3(self.out_channels, momentum, 'conv_cat')(x, **given)
+    return classify(x, self.num_classes, self.dropout_rate, train)
 
   def frozen_params(self) -> tuple[tuple[str, ...], ...]:
     """Paths, from this module, of parameters that never get a gradient."""

@@ -13,8 +13,7 @@ from jaxtyping import Float, Int
 
 from emanet_jax.array import Array
 from emanet_jax.errors import UserError
-from emanet_jax.models.layers import Conv, ConvNorm, torch_default
-from emanet_jax.models.norm import at_least_float32
+from emanet_jax.models.heads._shared import classify, conv3x3
 
 FREE_IN_EVALUATION = ('dropout_rate',)
 
@@ -52,31 +51,14 @@ class FCNHead(nn.Module):
     In training the rng stream 'dropout' is needed unless dropout_rate is 0.
     """
     names = ['conv', *(f'conv{i}' for i in range(2, self.num_convs + 1))]
+    given = {'train': train, 'extent': extent}
     x = features[-1]
     for name in names[: self.num_convs]:
-      x = self._conv(name)(x, train=train, extent=extent)
+      x = conv3x3(self.channels, self.norm_momentum, name)(x, **given)
     if self.concat_input:
       x = jnp.concatenate([features[-1], x], axis=-1)
-      x = self._conv('conv_cat')(x, train=train, extent=extent)
-    x = nn.Dropout(self.dropout_rate, broadcast_dims=(1, 2))(
-      x, deterministic=not train
-    )
-    # In bfloat16, classes would tie.
-    return Conv(
-      self.num_classes,
-      use_bias=True,
-      kernel_init=torch_default,
-      name='classifier',
-    )(at_least_float32(x))
-
-  def _conv(self, name: str) -> ConvNorm:
-    return ConvNorm(
-      self.channels,
-      3,
-      norm_momentum=self.norm_momentum,
-      kernel_init=torch_default,
-      name=name,
-    )
+      x = conv3x3(self.channels, self.norm_momentum, 'conv_cat')(x, **given)
+    return classify(x, self.num_classes, self.dropout_rate, train)
 
 
 def create(

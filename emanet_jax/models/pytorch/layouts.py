@@ -9,10 +9,11 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from emanet_jax.models.pytorch.mmseg_heads import HEADS, MmsegHead
+
 Path = tuple[str, ...]
 
-# PyTorch module → our module. Our modules called `norm` normalise, all others
-# convolve.
+# PyTorch module → our module, see `mmseg_heads`.
 _DEEP_STEM = {  # 3×3 convolutions, as in the authors' ImageNet files
   'conv1.0': 'stem1/conv',
   'conv1.1': 'stem1/norm',
@@ -55,24 +56,13 @@ _AUTHORS_HEAD = {
   'fc1.0.bn': 'head/conv_out/norm',
   'fc2': 'head/classifier',
 }
-_MMSEG_HEAD = {
-  'decode_head.ema_in_conv.conv': 'head/conv_in/conv',
-  'decode_head.ema_in_conv.bn': 'head/conv_in/norm',
-  'decode_head.ema_mid_conv.conv': 'head/ema_unit/conv_in',
-  'decode_head.ema_out_conv.conv': 'head/ema_unit/conv_out/conv',
-  'decode_head.ema_out_conv.bn': 'head/ema_unit/conv_out/norm',
-  'decode_head.bottleneck.conv': 'head/conv_out/conv',
-  'decode_head.bottleneck.bn': 'head/conv_out/norm',
-  'decode_head.conv_cat.conv': 'head/conv_cat/conv',
-  'decode_head.conv_cat.bn': 'head/conv_cat/norm',
-  'decode_head.conv_seg': 'head/classifier',
-}
 _MMSEG_AUXILIARY = {
   'auxiliary_head.convs.0.conv': 'auxiliary_head/conv/conv',
   'auxiliary_head.convs.0.bn': 'auxiliary_head/conv/norm',
   'auxiliary_head.conv_seg': 'auxiliary_head/classifier',
 }
-_WITH_BIAS = ('classifier', 'conv_in')  # our convolutions' own names
+# Our convolutions' own names.
+_WITH_BIAS = ('classifier', 'conv_in', 'theta', 'phi', 'g')
 
 # PyTorch leaf → (our collection, our leaf) of a normalisation.
 _NORM_LEAVES = {
@@ -108,6 +98,7 @@ class Layout:
     key: Of the state dict in a `.pth` file; '' for the state dict alone.
     options: What `config.model` must say of such a network, by dotted keys,
       where no shape tells.
+    sizes: What it must say that shapes tell: one of our tensors, and the axis.
   """
 
   title: str
@@ -118,6 +109,7 @@ class Layout:
   rename: Callable[[str], str] = str
   key: str = ''
   options: dict[str, Any] = dataclasses.field(default_factory=dict)
+  sizes: dict[str, tuple[Path, int]] = dataclasses.field(default_factory=dict)
 
   def names(self, stage_sizes: Sequence[int]) -> dict[str, Path]:
     """PyTorch tensor name → our path, collection first."""
@@ -134,7 +126,49 @@ class Layout:
     return names
 
 
+def _kernel(module: str) -> Path:
+  return ('params', *module.split('/'), 'kernel')
+
+
+def _mmseg(head: MmsegHead) -> tuple[Layout, Layout]:
+  """A head's network in mmsegmentation, with an auxiliary head and without."""
+  marks = tuple(f'{module}.weight' for module in head.marks)
+  mu = f'decode_head.{head.mu}' if head.mu else ''
+  sizes = {
+    f'head.{key}': (_kernel(f'head/{ours}'), axis)
+    for key, (ours, axis) in head.sizes.items()
+  }
+  without = Layout(
+    f"mmsegmentation's {head.title} without auxiliary head",
+    tuple(f'decode_head.{mark}' for mark in marks),
+    _V1C_STEM,
+    {f'decode_head.{k}': f'head/{v}' for k, v in head.modules.items()},
+    mu,
+    _in_backbone,
+    'state_dict',
+    {
+      'align_corners': False,
+      'norm_momentum': 0.9,
+      'backbone.multi_grid': (1, 1, 1),
+      'head.name': head.name,  # brings the options that follow
+      **{f'head.{key}': value for key, value in head.options.items()},
+    },
+    sizes | (_NUM_BASES if mu else {}),
+  )
+  auxiliary = _kernel('auxiliary_head/conv/conv'), -1
+  both = dataclasses.replace(
+    without,
+    title=f"mmsegmentation's {head.title}",
+    marks=(*without.marks, 'auxiliary_head.conv_seg.weight'),
+    head=without.head | _MMSEG_AUXILIARY,
+    options={**without.options, 'auxiliary_head.weight': 0.4},
+    sizes={**without.sizes, 'auxiliary_head.channels': auxiliary},
+  )
+  return both, without
+
+
 MU = ('bases', 'head', 'ema_unit', 'mu')
+_NUM_BASES = {'head.num_bases': (MU, 0)}
 AUTHORS = Layout(
   "the authors' EMANet",
   ('emau.mu',),
@@ -143,34 +177,15 @@ AUTHORS = Layout(
   'emau.mu',
   _in_extractor,
   'net',
-)
-_MMSEG = Layout(
-  "mmsegmentation's EMANet without auxiliary head",
-  ('decode_head.ema_module.bases',),
-  _V1C_STEM,
-  _MMSEG_HEAD,
-  'decode_head.ema_module.bases',
-  _in_backbone,
-  'state_dict',
-  {
-    'align_corners': False,
-    'norm_momentum': 0.9,
-    'backbone.multi_grid': (1, 1, 1),
-    'head.concat_input': True,
-    'head.renormalize': True,
+  sizes={
+    'head.channels': (_kernel('head/conv_in/conv'), -1),
+    'head.out_channels': (_kernel('head/conv_out/conv'), -1),
+    **_NUM_BASES,
   },
-)
-_MMSEG_WITH_AUXILIARY = dataclasses.replace(
-  _MMSEG,
-  title="mmsegmentation's EMANet",
-  marks=(*_MMSEG.marks, 'auxiliary_head.conv_seg.weight'),
-  head=_MMSEG_HEAD | _MMSEG_AUXILIARY,
-  options={**_MMSEG.options, 'auxiliary_head.weight': 0.4},
 )
 LAYOUTS = (
   AUTHORS,
-  _MMSEG_WITH_AUXILIARY,
-  _MMSEG,
+  *(layout for head in HEADS for layout in _mmseg(head)),
   Layout('a deep-stem ResNet', ('conv1.0.weight',), _DEEP_STEM),
   Layout("mmsegmentation's ResNetV1c", ('stem.0.weight',), _V1C_STEM),
   Layout("torchvision's ResNet", ('conv1.weight',), _CLASSIC_STEM),
@@ -197,6 +212,13 @@ def _tensor_names(module: str, path: Path) -> dict[str, Path]:
       f'{module}.{leaf}': (collection, *path, our_leaf)
       for leaf, (collection, our_leaf) in _NORM_LEAVES.items()
     }
+  if path[-1] == 'layer_norm':
+    return {
+      f'{module}.weight': ('params', *path, 'scale'),
+      f'{module}.bias': ('params', *path, 'bias'),
+    }
+  if path[-1] == 'gamma':
+    return {f'{module}.scale': ('params', *path)}
   names = {f'{module}.weight': ('params', *path, 'kernel')}
   if path[-1] in _WITH_BIAS:
     names[f'{module}.bias'] = ('params', *path, 'bias')

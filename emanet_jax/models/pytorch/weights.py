@@ -18,7 +18,7 @@ from emanet_jax.config import default_config
 from emanet_jax.errors import UserError
 from emanet_jax.models.backbones.resnet import STAGE_SIZES
 from emanet_jax.models.pytorch import layouts
-from emanet_jax.models.pytorch.layouts import LAYOUTS, MU, Layout, Path
+from emanet_jax.models.pytorch.layouts import LAYOUTS, Layout, Path
 from emanet_jax.models.segmenter import create_model
 
 _COUNTER = 'num_batches_tracked'  # of each normalisation; we have none
@@ -35,8 +35,8 @@ def variables_from_torch(state_dict: dict[str, np.ndarray]) -> dict:
       `fc` have no counterpart.
 
   Returns:
-    For an EMANet the whole `{'params', 'batch_stats', 'bases'}` of
-    `create_model`; for a ResNet `{'params', 'batch_stats'}` of the backbone
+    For a whole network `{'params', 'batch_stats'}` of `create_model`, and of
+    EMANet `bases`; for a ResNet `{'params', 'batch_stats'}` of the backbone
     alone. float32 NumPy arrays.
 
   Raises:
@@ -71,7 +71,7 @@ def network_from_torch(
       ],
     }
   )
-  found = {path: _to_flax(tensors[name]) for name, path in names.items()}
+  found = {path: _to_flax(tensors[name], path) for name, path in names.items()}
   model_config = default_config().model
   model_config.update_from_flattened_dict(_options(layout, found))
   expected = _expected_shapes(model_config, _width(found, 'head/classifier'))
@@ -93,8 +93,8 @@ def torch_from_variables(
   """The state dict of the first layout that has just these tensors.
 
   Args:
-    variables: Of an EMANet as the authors' or mmsegmentation's, or of a ResNet
-      alone.
+    variables: Of an EMANet as the authors' or mmsegmentation's, of another of
+      the latter's networks, or of a ResNet alone.
     steps: Updates behind it, for the `num_batches_tracked` that strict loading
       asks for.
 
@@ -119,7 +119,7 @@ def torch_from_variables(
     )
   tensors = {}
   for name, path in names.items():
-    tensors[name] = _to_torch(found[path])
+    tensors[name] = _to_torch(found[path], path)
     if path[-1] == 'var':
       module = name.removesuffix('running_var')
       tensors[module + _COUNTER] = np.array(steps, np.int64)
@@ -146,21 +146,25 @@ def _recognise(
   )
 
 
-def _to_flax(value: np.ndarray) -> np.ndarray:
+def _to_flax(value: np.ndarray, path: Path) -> np.ndarray:
   value = np.asarray(value, np.float32)
   if value.ndim == 4:  # [out, in, h, w] → [h, w, in, out]
     value = value.transpose(2, 3, 1, 0)
   elif value.ndim == 3 and value.shape[0] == 1:  # μ⁰: [1, C, K] → [K, C]
     value = value[0].T
+  elif 'layer_norm' in path and value.shape[1:] == (1, 1):
+    value = value.ravel()
   return value.copy()
 
 
-def _to_torch(value: np.ndarray) -> np.ndarray:
+def _to_torch(value: np.ndarray, path: Path) -> np.ndarray:
   value = np.asarray(value)
   if value.ndim == 4:
     value = value.transpose(3, 2, 0, 1)
   elif value.ndim == 2:
     value = value.T[None]
+  elif 'layer_norm' in path:
+    value = value[:, None, None]
   return np.array(value, order='C')
 
 
@@ -186,22 +190,19 @@ def _options(layout: Layout, found: dict[Path, np.ndarray]) -> dict[str, Any]:
     grid = options['backbone.multi_grid']
     grid += grid[-1:] * (blocks[3] - len(grid))
     options |= {'backbone.stage_sizes': blocks, 'backbone.multi_grid': grid}
-  if MU in found:
-    options |= {
-      'head.channels': _width(found, 'head/conv_in/conv'),
-      'head.out_channels': _width(found, 'head/conv_out/conv'),
-      'head.num_bases': found[MU].shape[0],
-    }
-  if 'auxiliary_head.weight' in options:
-    width = _width(found, 'auxiliary_head/conv/conv')
-    options['auxiliary_head.channels'] = width
+  for key, (path, axis) in layout.sizes.items():
+    options[key] = _size(found, path, axis)
   return options
 
 
 def _width(found: dict[Path, np.ndarray], module: str) -> int:
   """A convolution's output channels; 1 where that cannot be said."""
-  kernel = found.get(('params', *module.split('/'), 'kernel'))
-  return kernel.shape[-1] if kernel is not None and kernel.ndim else 1
+  return _size(found, ('params', *module.split('/'), 'kernel'), -1)
+
+
+def _size(found: dict[Path, np.ndarray], path: Path, axis: int) -> int:
+  value = found.get(path)
+  return value.shape[axis] if value is not None and value.ndim else 1
 
 
 def _expected_shapes(

@@ -1,0 +1,114 @@
+"""DeepLabV3's head: atrous spatial pyramid pooling.
+
+Chen et al., "Rethinking Atrous Convolution for Semantic Image Segmentation"
+(2017), 3.3. Channels, 1×1 projection and rates are the paper's at output stride
+8; with 512 channels and a 3×3 projection it is mmsegmentation's.
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Float, Int
+
+from emanet_jax.array import Array
+from emanet_jax.errors import UserError
+from emanet_jax.models.attention.pyramid import PooledBranches
+from emanet_jax.models.heads._shared import check, classify, conv3x3
+from emanet_jax.models.layers import ConvNorm, torch_default
+
+FREE_IN_EVALUATION = ('dropout_rate', 'rates')
+
+
+class DeepLabV3Head(nn.Module):
+  """Image mean, 1×1 and dilated 3×3s side by side; projected, classified.
+
+  Attributes:
+    num_classes: Classes predicted.
+    channels: Width of each branch and before the classifier.
+    rates: Dilation of each 3×3.
+    projection_size: Of the convolution on all branches together: 1 or 3.
+    dropout_rate: Share of whole channels dropped in training, in [0, 1).
+    norm_momentum: Share of running statistics kept per step.
+  """
+
+  num_classes: int
+  channels: int
+  rates: tuple[int, ...]
+  projection_size: int
+  dropout_rate: float
+  norm_momentum: float
+
+  @nn.compact
+  def __call__(
+    self,
+    features: tuple[Float[Array, 'b _ _ _'], ...],
+    *,
+    train: bool,
+    extent: Int[Array, 'b 2'] | None = None,
+  ) -> Float[Array, 'b h w classes']:
+    """Takes the backbone's stage features, returns logits at the last's size.
+
+    In training the rng stream 'dropout' is needed unless dropout_rate is 0.
+    """
+    x, given = features[-1], {'train': train, 'extent': extent}
+    width, momentum = self.channels, self.norm_momentum
+    # Resized from one cell it is the same everywhere, either way of corners.
+    branches = PooledBranches(width, (1,), True, momentum, name='image_pool')(
+      x, **given
+    )
+    branches.append(self._conv1x1('branch1')(x, **given))
+    for i, rate in enumerate(self.rates, start=2):
+      conv = conv3x3(width, momentum, f'branch{i}', rate)
+      branches.append(conv(x, **given))
+    x = jnp.concatenate(branches, axis=-1)
+    project = (
+      self._conv1x1('project')
+      if self.projection_size == 1
+      else conv3x3(width, momentum, 'project')
+    )
+    x = project(x, **given)
+    return classify(x, self.num_classes, self.dropout_rate, train)
+
+  def _conv1x1(self, name: str) -> ConvNorm:
+    return ConvNorm(
+      self.channels,
+      norm_momentum=self.norm_momentum,
+      kernel_init=torch_default,
+      name=name,
+    )
+
+
+def create(
+  num_classes: int,
+  norm_momentum: float,
+  *,
+  channels: int = 256,
+  rates: Sequence[int] = (12, 24, 36),
+  projection_size: int = 1,
+  dropout_rate: float = 0.1,
+) -> DeepLabV3Head:
+  """The head of a configuration, checked; arguments as of `DeepLabV3Head`.
+
+  The rates are those at output stride 8: half of them belong to 16.
+
+  Raises:
+    UserError: A value that no such head has.
+  """
+  check('deeplabv3', dropout_rate, channels=channels)
+  if not rates or min(rates) < 1:
+    raise UserError(
+      f'model.head.rates is {tuple(rates)}; give one or more numbers ≥ 1'
+    )
+  if projection_size not in (1, 3):
+    raise UserError(
+      f'model.head.projection_size is {projection_size}; it must be 1 or 3'
+    )
+  return DeepLabV3Head(
+    num_classes,
+    channels,
+    tuple(rates),
+    projection_size,
+    dropout_rate,
+    norm_momentum,
+  )

@@ -1,0 +1,373 @@
+"""The heads of other networks give mmsegmentation's numbers.
+
+Figures and where they come from: tests/golden/README.md.
+"""
+
+import functools
+import json
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from emanet_jax.config import default_config
+from emanet_jax.models import layers
+from emanet_jax.models.attention.non_local import NonLocal
+from emanet_jax.models.attention.pyramid import PooledBranches
+from emanet_jax.models.pytorch import layouts, mmseg_heads
+from emanet_jax.models.pytorch.weights import (
+  network_from_torch,
+  torch_from_variables,
+)
+from emanet_jax.models.segmenter import create_model
+from emanet_jax.parts import HEADS
+from emanet_jax.state import train_state
+from emanet_jax.training.losses import create_loss
+from emanet_jax.training.optimizers import sgd
+from emanet_jax.training.step import train_step
+from tests import recipe
+from tests.models.pytorch.torch_names import V1C, imagenet_shapes, weights
+
+_MMSEG = {
+  'align_corners': False,
+  'norm_momentum': 0.9,
+  'backbone.stem_widths': (32, 32, 64),
+  'backbone.multi_grid': (1, 1, 1),
+}
+_WITH_AUXILIARY = {'auxiliary_head.weight': 0.4}
+# What the converter has to find out, at full size.
+NETWORKS = {
+  'fcn': {
+    'head.name': 'fcn',
+    'head.num_convs': 2,
+    'head.concat_input': True,
+    **_WITH_AUXILIARY,
+  },
+  'fcn_conv': {'head.name': 'fcn', 'head.num_convs': 1, **_WITH_AUXILIARY},
+  'fcn_linear': {'head.name': 'fcn'},
+  'pspnet': {
+    'head.name': 'psp',
+    'head.align_corners': False,
+    **_WITH_AUXILIARY,
+  },
+  'deeplabv3': {
+    'head.name': 'deeplabv3',
+    'head.channels': 512,
+    'head.projection_size': 3,
+    **_WITH_AUXILIARY,
+  },
+  'deeplabv3_paper': {'head.name': 'deeplabv3'},
+  'nonlocal': {'head.name': 'nonlocal', **_WITH_AUXILIARY},
+}
+
+
+def head_shapes(name):
+  file = recipe.GOLDEN / 'rivals' / 'head_shapes.json'
+  return json.loads(file.read_text())[name]
+
+
+def state_dict(name, seed):
+  """mmsegmentation's tensors of a network on ResNet-50."""
+  backbone = imagenet_shapes(stem=(32, 32, 64), stem_names=V1C)
+  shapes = {
+    f'backbone.{k}': s
+    for k, s in backbone.items()
+    if not k.startswith('fc.') and not k.endswith('num_batches_tracked')
+  }
+  shapes |= head_shapes(name)
+  return {k: recipe.weight(k, tuple(s), seed) for k, s in shapes.items()}
+
+
+def nhwc(x):
+  return np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+
+
+@functools.cache
+def network(name):
+  """Figures; the network as the converter sets it up, and its variables."""
+  figures = recipe.golden(f'rivals/{name}')
+  variables, config = network_from_torch(state_dict(name, int(figures['seed'])))
+  return figures, variables, config
+
+
+@functools.cache
+def features(seed, height, width):
+  """The backbone's, which all networks here have in common."""
+  _, variables, config = network('fcn_linear')
+  config = config.copy_and_resolve_references()
+  config.convolution = 'flax'
+  model = create_model(config, 21)
+
+  @jax.jit
+  def run(variables, image):
+    with nn.intercept_methods(layers.like_flax):
+      return model.apply(
+        variables, image, method=lambda m, x: m.backbone(x, train=False)
+      )
+
+  return run(variables, nhwc(recipe.image(seed, 1, height, width)))
+
+
+@pytest.mark.parametrize('name', NETWORKS)
+def test_forward(name):
+  figures, variables, config = network(name)
+  seed, *size = (int(figures[k]) for k in ('seed', 'height', 'width'))
+  config = config.copy_and_resolve_references()
+  config.convolution = 'flax'
+  model = create_model(config, int(figures['classes']))
+
+  @jax.jit
+  def run(variables, features):
+    def heads(model, features):
+      low = model.head(features, train=False)
+      outputs = {
+        'logits_lowres': low,
+        'logits': model.upsample(low, tuple(size)),
+      }
+      if model.auxiliary_head:
+        outputs['aux_lowres'] = model.auxiliary_head(features[:-1], train=False)
+      return outputs
+
+    with nn.intercept_methods(layers.like_flax):
+      return model.apply(variables, features, method=heads)
+
+  got = run(variables, features(seed, *size))
+  step = int(figures['logits_step'])
+  got['logits'] = got['logits'][:, ::step, ::step]
+  assert got.keys() == figures.keys() & {
+    'logits_lowres',
+    'logits',
+    'aux_lowres',
+  }
+  for key, value in got.items():
+    np.testing.assert_allclose(
+      value, nhwc(figures[key]), rtol=0, atol=5e-6, err_msg=key
+    )
+
+
+def small(shapes):
+  """The same names with an eighth of the widths."""
+  return {
+    name: tuple(s // 8 if s > 24 else s for s in shape)
+    for name, shape in shapes.items()
+  }
+
+
+@pytest.mark.parametrize('name', NETWORKS)
+def test_conversion(name):
+  backbone = imagenet_shapes(
+    stem=(4, 5, 8), stem_names=V1C, width=8, stage_sizes=(1, 2, 1, 3)
+  )
+  tensors = weights(
+    small(head_shapes(name))
+    | {f'backbone.{k}': s for k, s in backbone.items() if 'fc.' not in k}
+  )
+  variables, got = network_from_torch(tensors)
+  config = default_config().model
+  config.update_from_flattened_dict({**_MMSEG, **NETWORKS[name]})
+  config.update_from_flattened_dict(
+    {
+      'backbone.stage_sizes': (1, 2, 1, 3),
+      'backbone.stem_widths': (4, 5, 8),
+      'backbone.width': 8,
+    }
+  )
+  for section in (config.head, config.auxiliary_head):
+    for key in ('channels', 'inner_channels'):
+      if key in section and name != 'fcn_linear' and section.get('weight', 1):
+        section[key] //= 8
+  assert got.to_dict() == config.to_dict()
+  back, layout = torch_from_variables(variables, 7)
+  assert layout.key == 'state_dict'
+  counters = {k for k in back if k.endswith('num_batches_tracked')}
+  assert back.keys() - counters == {
+    k for k in tensors if not k.endswith('num_batches_tracked')
+  }
+  for key, value in tensors.items():
+    if not key.endswith('num_batches_tracked'):
+      np.testing.assert_array_equal(back[key], value, err_msg=key, strict=True)
+
+
+# Unit: block, its modules' prefix in mmsegmentation and here, in which head.
+UNITS = {
+  'nonlocal': (
+    NonLocal(32, 'softmax', True, 0.9),
+    ('nl_block', 'block/', 'nonlocal', 'nonlocal'),
+  ),
+  'nonlocal_dot': (
+    NonLocal(32, 'dot', True, 0.9),
+    ('nl_block', 'block/', 'nonlocal', 'nonlocal_dot'),
+  ),
+  'ppm': (
+    PooledBranches(16, (1, 2, 3, 6), False, 0.9),
+    ('psp_modules', 'pyramid/', 'psp', 'ppm'),
+  ),
+  'ppm_align': (
+    PooledBranches(16, (1, 2, 3, 6), True, 0.9),
+    ('psp_modules', 'pyramid/', 'psp', 'ppm'),
+  ),
+}
+
+
+@pytest.mark.parametrize('name', UNITS)
+def test_unit(name):
+  figures = recipe.golden('rivals/units')
+  seed, *shape = (
+    int(figures[k]) for k in ('seed', 'batch', 'channels', 'height', 'width')
+  )
+  unit, (theirs, ours, head, prefix) = UNITS[name]
+  modules = next(h for h in mmseg_heads.HEADS if h.name == head).modules
+  modules = {
+    k.replace(theirs, prefix): v.removeprefix(ours)
+    for k, v in modules.items()
+    if k.startswith(theirs)
+  }
+  names = layouts.Layout('', (), {}, modules).names(())
+  shapes = head_shapes(f'unit_{prefix}')
+  assert names.keys() == shapes.keys()
+  variables = {}
+  for key, path in names.items():
+    path = tuple(x for x in path if x != 'backbone')
+    value = recipe.weight(key, tuple(shapes[key]), seed)
+    variables[path] = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value
+  x = np.random.default_rng([3, seed]).standard_normal(shape)
+  x = nhwc(np.maximum(0, x).astype(np.float32))
+  output = unit.apply(traverse_util.unflatten_dict(variables), x, train=False)
+  if isinstance(output, list):
+    output = np.concatenate(output, axis=-1)
+  np.testing.assert_allclose(
+    output[..., ::4], nhwc(figures[f'{name}.output']), rtol=0, atol=5e-6
+  )
+
+
+VARIANTS = [
+  *((name, {}) for name in HEADS.names()),
+  ('deeplabv3', {'projection_size': 3}),
+  ('fcn', {'num_convs': 2, 'concat_input': True}),
+  ('nonlocal', {'pairwise': 'dot'}),
+  ('psp', {'align_corners': False}),
+]
+
+
+@pytest.mark.parametrize(('name', 'options'), VARIANTS)
+def test_an_image_in_a_larger_batch_gets_what_it_gets_alone(name, options):
+  narrow = {'channels': 16, 'out_channels': 16, 'inner_channels': 8}
+  known = HEADS.options(name)
+  options = {k: v for k, v in narrow.items() if k in known} | options
+  head = HEADS.create(name, 5, 0.9, **options)
+  rng = np.random.default_rng(1)
+  # What lies outside is no image's, and must not matter.
+  x = tuple(
+    rng.normal(size=(2, 11, 13, c)).astype(np.float32) for c in (8, 12, 16, 24)
+  )
+  extent = jnp.array([[11, 13], [6, 7]])
+  abstract = jax.eval_shape(
+    functools.partial(head.init, train=False), jax.random.key(0), x
+  )
+  variables = jax.tree.map(
+    lambda leaf: np.abs(rng.normal(0.1, 0.3, leaf.shape)).astype(np.float32),
+    {k: v for k, v in abstract.items() if k != 'intermediates'},
+  )
+  both = head.apply(variables, x, train=False, extent=extent)
+  for i, (rows, cols) in enumerate(extent.tolist()):
+    one = tuple(f[i : i + 1, :rows, :cols] for f in x)
+    alone = head.apply(variables, one, train=False)
+    np.testing.assert_allclose(
+      both[i : i + 1, :rows, :cols], alone, rtol=2e-5, atol=2e-5
+    )
+
+
+_ZERO_GRADIENTS = ('g.conv.bias', 'phi.conv.bias')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', NETWORKS)
+def test_training_step_float64(name):
+  with jax.enable_x64(True):
+    _check_step(*network(name))
+
+
+def _check_step(figures, variables, config):
+  classes, batch, size = (
+    int(figures[k]) for k in ('classes', 'train_batch', 'train_size')
+  )
+  config = config.copy_and_resolve_references()
+  config.update_from_flattened_dict(
+    {
+      'dtype': 'float64',
+      'norm_momentum': 1 - float(figures['bn_momentum']),
+      'head.dropout_rate': 0.0,
+      'auxiliary_head.dropout_rate': 0.0,
+    }
+  )
+  model = create_model(config, classes)
+  variables = jax.tree.map(lambda x: jnp.asarray(x, 'float64'), variables)
+  tx, _ = sgd.create(
+    30_000, model.frozen_params(), learning_rate=float(figures['lr'])
+  )
+  before = dict(variables)
+  params = variables.pop('params')
+  state = train_state.TrainState(
+    jnp.int32(0), params, variables, tx.init(params)
+  )
+  seed = int(figures['train_seed'])
+  image = nhwc(recipe.image(seed, batch, size, size)).astype('float64')
+  label = recipe.label(seed, batch, size, size).astype(np.int32)
+  step = functools.partial(
+    train_step, model=model, tx=tx, loss_fn=create_loss(default_config().loss)
+  )
+  state, metrics = jax.jit(step)(
+    state, {'image': image, 'label': label}, jax.random.key(0)
+  )
+  np.testing.assert_allclose(metrics['loss'], figures['loss'], rtol=1e-9)
+  names = torch_from_variables(before, 0)[1].names((3, 4, 6, 3))
+
+  def leaf(tree, name):
+    return np.asarray(traverse_util.flatten_dict(tree)[names[name]])
+
+  velocity = {'params': state.opt_state[1].trace}
+  for key, norm in zip(
+    figures['grad_names'], figures['grad_norms'], strict=True
+  ):
+    gradient = leaf(velocity, key)
+    if gradient.ndim == 4:
+      gradient = gradient - 1e-4 * leaf(before, key)
+    zero = key.endswith(_ZERO_GRADIENTS)
+    np.testing.assert_allclose(
+      np.linalg.norm(gradient),
+      norm,
+      rtol=0 if zero else 1e-9,
+      atol=1e-12 if zero else 0,
+      err_msg=key,
+    )
+  for key, mean, absmean in zip(
+    *(figures[k] for k in ('state_names', 'state_mean', 'state_absmean')),
+    strict=True,
+  ):
+    value = leaf(state.variables, key)
+    np.testing.assert_allclose(
+      value.mean(), mean, rtol=1e-9, atol=1e-12, err_msg=key
+    )
+    np.testing.assert_allclose(np.abs(value).mean(), absmean, rtol=1e-9)
+  keep = 1 - float(figures['bn_momentum'])
+  for ours, theirs in (
+    ('running_mean', 'bn_batch_mean'),
+    ('running_var', 'bn_batch_var'),
+  ):
+    for key, mean in zip(figures['bn_names'], figures[theirs], strict=True):
+      key = f'{key}.{ours}'
+      value = leaf(state.variables, key) - keep * leaf(before, key)
+      np.testing.assert_allclose(
+        value.mean() / (1 - keep), mean, rtol=1e-9, atol=1e-9, err_msg=key
+      )
+  apply = functools.partial(model.apply, method='low_resolution')
+  after = jax.jit(apply)(
+    state.variables, nhwc(recipe.image(5, 1, size, size)).astype('float64')
+  )
+  # Stored as float32.
+  np.testing.assert_allclose(
+    after, nhwc(figures['logits_after']), rtol=0, atol=1e-7
+  )
