@@ -28,6 +28,12 @@ def state_dict(model: str, seed: int) -> dict[str, np.ndarray]:
   }
 
 
+def rival_shapes(model: str) -> dict[str, list[int]]:
+  """Likewise, of the heads of a network in tests/golden/rivals, or a block."""
+  file = GOLDEN / 'rivals' / 'head_shapes.json'
+  return json.loads(file.read_text())[model]
+
+
 def weight(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
   """One tensor of a PyTorch state dict, float32."""
   leaf = name.rsplit('.', 1)[-1]

@@ -63,8 +63,9 @@ def interpolation(
     mirrored: Whether the input is mirrored as well.
 
   Returns:
-    float32 matrices to multiply inputs with. Positions are whole numbers and
-    remainders, so that their rounding does not grow with the length.
+    float32 matrices to multiply inputs with, float64 in JAX's x64 mode.
+    Positions are whole numbers and remainders, so that their rounding does not
+    grow with the length.
   """
   length, out = length[..., None], out[..., None]
   place = jnp.arange(shape[0])
@@ -84,4 +85,4 @@ def interpolation(
   column = jnp.arange(shape[1])
   weights = (column == low) * (1 - share) + (column == high) * share
   wanted = (place >= 0) & (place < out)
-  return jnp.where(wanted[..., None], weights, 0).astype(jnp.float32)
+  return jnp.where(wanted[..., None], weights, 0).astype(float)

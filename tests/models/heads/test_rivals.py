@@ -4,7 +4,6 @@ Figures and where they come from: tests/golden/README.md.
 """
 
 import functools
-import json
 
 import flax.linen as nn
 import jax
@@ -15,15 +14,11 @@ from flax import traverse_util
 
 from emanet_jax.config import default_config
 from emanet_jax.models import layers
-from emanet_jax.models.attention.non_local import NonLocal
-from emanet_jax.models.attention.pyramid import PooledBranches
-from emanet_jax.models.pytorch import layouts, mmseg_heads
 from emanet_jax.models.pytorch.weights import (
   network_from_torch,
   torch_from_variables,
 )
 from emanet_jax.models.segmenter import create_model
-from emanet_jax.parts import HEADS
 from emanet_jax.state import train_state
 from emanet_jax.training.losses import create_loss
 from emanet_jax.training.optimizers import sgd
@@ -64,11 +59,6 @@ NETWORKS = {
 }
 
 
-def head_shapes(name):
-  file = recipe.GOLDEN / 'rivals' / 'head_shapes.json'
-  return json.loads(file.read_text())[name]
-
-
 def state_dict(name, seed):
   """mmsegmentation's tensors of a network on ResNet-50."""
   backbone = imagenet_shapes(stem=(32, 32, 64), stem_names=V1C)
@@ -77,7 +67,7 @@ def state_dict(name, seed):
     for k, s in backbone.items()
     if not k.startswith('fc.') and not k.endswith('num_batches_tracked')
   }
-  shapes |= head_shapes(name)
+  shapes |= recipe.rival_shapes(name)
   return {k: recipe.weight(k, tuple(s), seed) for k, s in shapes.items()}
 
 
@@ -162,7 +152,7 @@ def test_conversion(name):
     stem=(4, 5, 8), stem_names=V1C, width=8, stage_sizes=(1, 2, 1, 3)
   )
   tensors = weights(
-    small(head_shapes(name))
+    small(recipe.rival_shapes(name))
     | {f'backbone.{k}': s for k, s in backbone.items() if 'fc.' not in k}
   )
   variables, got = network_from_torch(tensors)
@@ -191,95 +181,6 @@ def test_conversion(name):
       np.testing.assert_array_equal(back[key], value, err_msg=key, strict=True)
 
 
-# Unit: block, its modules' prefix in mmsegmentation and here, in which head.
-UNITS = {
-  'nonlocal': (
-    NonLocal(32, 'softmax', True, 0.9),
-    ('nl_block', 'block/', 'nonlocal', 'nonlocal'),
-  ),
-  'nonlocal_dot': (
-    NonLocal(32, 'dot', True, 0.9),
-    ('nl_block', 'block/', 'nonlocal', 'nonlocal_dot'),
-  ),
-  'ppm': (
-    PooledBranches(16, (1, 2, 3, 6), False, 0.9),
-    ('psp_modules', 'pyramid/', 'psp', 'ppm'),
-  ),
-  'ppm_align': (
-    PooledBranches(16, (1, 2, 3, 6), True, 0.9),
-    ('psp_modules', 'pyramid/', 'psp', 'ppm'),
-  ),
-}
-
-
-@pytest.mark.parametrize('name', UNITS)
-def test_unit(name):
-  figures = recipe.golden('rivals/units')
-  seed, *shape = (
-    int(figures[k]) for k in ('seed', 'batch', 'channels', 'height', 'width')
-  )
-  unit, (theirs, ours, head, prefix) = UNITS[name]
-  modules = next(h for h in mmseg_heads.HEADS if h.name == head).modules
-  modules = {
-    k.replace(theirs, prefix): v.removeprefix(ours)
-    for k, v in modules.items()
-    if k.startswith(theirs)
-  }
-  names = layouts.Layout('', (), {}, modules).names(())
-  shapes = head_shapes(f'unit_{prefix}')
-  assert names.keys() == shapes.keys()
-  variables = {}
-  for key, path in names.items():
-    path = tuple(x for x in path if x != 'backbone')
-    value = recipe.weight(key, tuple(shapes[key]), seed)
-    variables[path] = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value
-  x = np.random.default_rng([3, seed]).standard_normal(shape)
-  x = nhwc(np.maximum(0, x).astype(np.float32))
-  output = unit.apply(traverse_util.unflatten_dict(variables), x, train=False)
-  if isinstance(output, list):
-    output = np.concatenate(output, axis=-1)
-  np.testing.assert_allclose(
-    output[..., ::4], nhwc(figures[f'{name}.output']), rtol=0, atol=5e-6
-  )
-
-
-VARIANTS = [
-  *((name, {}) for name in HEADS.names()),
-  ('deeplabv3', {'projection_size': 3}),
-  ('fcn', {'num_convs': 2, 'concat_input': True}),
-  ('nonlocal', {'pairwise': 'dot'}),
-  ('psp', {'align_corners': False}),
-]
-
-
-@pytest.mark.parametrize(('name', 'options'), VARIANTS)
-def test_an_image_in_a_larger_batch_gets_what_it_gets_alone(name, options):
-  narrow = {'channels': 16, 'out_channels': 16, 'inner_channels': 8}
-  known = HEADS.options(name)
-  options = {k: v for k, v in narrow.items() if k in known} | options
-  head = HEADS.create(name, 5, 0.9, **options)
-  rng = np.random.default_rng(1)
-  # What lies outside is no image's, and must not matter.
-  x = tuple(
-    rng.normal(size=(2, 11, 13, c)).astype(np.float32) for c in (8, 12, 16, 24)
-  )
-  extent = jnp.array([[11, 13], [6, 7]])
-  abstract = jax.eval_shape(
-    functools.partial(head.init, train=False), jax.random.key(0), x
-  )
-  variables = jax.tree.map(
-    lambda leaf: np.abs(rng.normal(0.1, 0.3, leaf.shape)).astype(np.float32),
-    {k: v for k, v in abstract.items() if k != 'intermediates'},
-  )
-  both = head.apply(variables, x, train=False, extent=extent)
-  for i, (rows, cols) in enumerate(extent.tolist()):
-    one = tuple(f[i : i + 1, :rows, :cols] for f in x)
-    alone = head.apply(variables, one, train=False)
-    np.testing.assert_allclose(
-      both[i : i + 1, :rows, :cols], alone, rtol=2e-5, atol=2e-5
-    )
-
-
 _ZERO_GRADIENTS = ('g.conv.bias', 'phi.conv.bias')
 
 
@@ -304,6 +205,7 @@ def _check_step(figures, variables, config):
     }
   )
   model = create_model(config, classes)
+  names = torch_from_variables(variables, 0)[1].names((3, 4, 6, 3))
   variables = jax.tree.map(lambda x: jnp.asarray(x, 'float64'), variables)
   tx, _ = sgd.create(
     30_000, model.frozen_params(), learning_rate=float(figures['lr'])
@@ -323,7 +225,6 @@ def _check_step(figures, variables, config):
     state, {'image': image, 'label': label}, jax.random.key(0)
   )
   np.testing.assert_allclose(metrics['loss'], figures['loss'], rtol=1e-9)
-  names = torch_from_variables(before, 0)[1].names((3, 4, 6, 3))
 
   def leaf(tree, name):
     return np.asarray(traverse_util.flatten_dict(tree)[names[name]])
@@ -348,8 +249,9 @@ def _check_step(figures, variables, config):
     strict=True,
   ):
     value = leaf(state.variables, key)
+    # The rate of learning is float32: 2e-8 of a step.
     np.testing.assert_allclose(
-      value.mean(), mean, rtol=1e-9, atol=1e-12, err_msg=key
+      value.mean(), mean, rtol=1e-9, atol=1e-10, err_msg=key
     )
     np.testing.assert_allclose(np.abs(value).mean(), absmean, rtol=1e-9)
   keep = 1 - float(figures['bn_momentum'])

@@ -1,0 +1,70 @@
+"""Attention blocks alone give the figures of tests/golden/rivals/units."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from emanet_jax.models.attention.non_local import NonLocal
+from emanet_jax.models.attention.pyramid import PooledBranches
+from emanet_jax.models.pytorch import layouts, mmseg_heads
+from tests import recipe
+
+
+def _nhwc(x):
+  return np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+
+
+# Unit: block, its modules' prefix in mmsegmentation and here, in which head.
+UNITS = {
+  'nonlocal': (
+    NonLocal(32, 'softmax', True, 0.9),
+    ('nl_block', 'block/', 'nonlocal', 'nonlocal'),
+  ),
+  'nonlocal_dot': (
+    NonLocal(32, 'dot', True, 0.9),
+    ('nl_block', 'block/', 'nonlocal', 'nonlocal_dot'),
+  ),
+  'ppm': (
+    PooledBranches(16, (1, 2, 3, 6), False, 0.9),
+    ('psp_modules', 'pyramid/', 'psp', 'ppm'),
+  ),
+  'ppm_align': (
+    PooledBranches(16, (1, 2, 3, 6), True, 0.9),
+    ('psp_modules', 'pyramid/', 'psp', 'ppm'),
+  ),
+}
+
+
+@pytest.mark.parametrize('name', UNITS)
+def test_unit(name):
+  figures = recipe.golden('rivals/units')
+  seed, *shape = (
+    int(figures[k]) for k in ('seed', 'batch', 'channels', 'height', 'width')
+  )
+  unit, (theirs, ours, head, prefix) = UNITS[name]
+  modules = next(h for h in mmseg_heads.HEADS if h.name == head).modules
+  modules = {
+    k.replace(theirs, prefix): v.removeprefix(ours)
+    for k, v in modules.items()
+    if k.startswith(theirs)
+  }
+  names = layouts.Layout('', (), {}, modules).names(())
+  shapes = recipe.rival_shapes(f'unit_{prefix}')
+  assert names.keys() == shapes.keys()
+  variables = {}
+  for key, path in names.items():
+    path = tuple(x for x in path if x != 'backbone')
+    value = recipe.weight(key, tuple(shapes[key]), seed)
+    variables[path] = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value
+  x = np.random.default_rng([3, seed]).standard_normal(shape)
+  x = _nhwc(np.maximum(0, x).astype(np.float32))
+  apply = jax.jit(functools.partial(unit.apply, train=False))
+  output = apply(traverse_util.unflatten_dict(variables), x)
+  if isinstance(output, list):
+    output = np.concatenate(output, axis=-1)
+  np.testing.assert_allclose(
+    output[..., ::4], _nhwc(figures[f'{name}.output']), rtol=0, atol=5e-6
+  )

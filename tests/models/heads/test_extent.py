@@ -1,0 +1,54 @@
+"""Heads keep inside the images of a batch of several sizes."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from emanet_jax.models import layers
+from emanet_jax.parts import HEADS
+
+VARIANTS = [
+  *((name, {}) for name in HEADS.names()),
+  ('deeplabv3', {'projection_size': 3}),
+  ('fcn', {'num_convs': 2, 'concat_input': True}),
+  ('nonlocal', {'pairwise': 'dot'}),
+  ('psp', {'align_corners': False}),
+]
+
+
+@pytest.mark.parametrize(('name', 'options'), VARIANTS)
+def test_an_image_in_a_larger_batch_gets_what_it_gets_alone(name, options):
+  narrow = {'channels': 16, 'out_channels': 16, 'inner_channels': 8}
+  known = HEADS.options(name)
+  options = {k: v for k, v in narrow.items() if k in known} | options
+  head = HEADS.create(name, 5, 0.9, **options)
+  rng = np.random.default_rng(1)
+  # What lies outside is no image's, and must not matter.
+  x = tuple(
+    rng.normal(size=(2, 11, 13, c)).astype(np.float32) for c in (8, 12, 16, 24)
+  )
+  extent = jnp.array([[11, 13], [6, 7]])
+  abstract = jax.eval_shape(
+    functools.partial(head.init, train=False), jax.random.key(0), x
+  )
+  variables = jax.tree.map(
+    lambda leaf: np.abs(rng.normal(0.1, 0.3, leaf.shape)).astype(np.float32),
+    {k: v for k, v in abstract.items() if k != 'intermediates'},
+  )
+
+  @jax.jit
+  def apply(x, extent=None):
+    with nn.intercept_methods(layers.like_flax):
+      return head.apply(variables, x, train=False, extent=extent)
+
+  both = apply(x, extent)
+  for i, (rows, cols) in enumerate(extent.tolist()):
+    one = tuple(f[i : i + 1, :rows, :cols] for f in x)
+    alone = apply(one)
+    np.testing.assert_allclose(
+      both[i : i + 1, :rows, :cols], alone, rtol=2e-5, atol=2e-5
+    )
