@@ -88,9 +88,15 @@ def create(
   projection_size: int = 1,
   dropout_rate: float = 0.1,
 ) -> DeepLabV3Head:
-  """The head of a configuration, checked; arguments as of `DeepLabV3Head`.
+  """The head of a configuration, checked.
 
-  The rates are those at output stride 8: half of them belong to 16.
+  Args:
+    num_classes: Classes predicted.
+    norm_momentum: Share of running statistics kept per step.
+    channels: See `DeepLabV3Head`.
+    rates: See `DeepLabV3Head`; half of the defaults belong to output stride 16.
+    projection_size: See `DeepLabV3Head`.
+    dropout_rate: See `DeepLabV3Head`.
 
   Raises:
     UserError: A value that no such head has.
