@@ -10,8 +10,9 @@ once into R.
 
 The recipe is VOC's with shorter training and crops for the smaller images; it
 is ours, EMANet's authors did not use CamVid. For orientation, published test
-mIoU with ImageNet weights is 65.6 to 68.7 (BiSeNet). Not run here yet; without
-an accelerator see configs/camvid_small.py.
+mIoU with ImageNet weights is 65.6 to 68.7 (BiSeNet). It has not been run from
+ImageNet weights here yet; from random ones, with other values, it has been: see
+docs/speed.md. Without an accelerator see configs/camvid_small.py.
 """
 
 import ml_collections
