@@ -17,7 +17,6 @@ from emanet_jax.evaluation.metrics import create_metrics
 from emanet_jax.evaluation.plan import plan_split
 from emanet_jax.evaluation.report import Conditions, Evaluation
 from emanet_jax.inference import batching
-from emanet_jax.inference.predictor import Protocol
 from emanet_jax.runtime import device_memory, sharding
 from emanet_jax.runtime.preemption import StopNotice
 from emanet_jax.state import background_saves
@@ -52,7 +51,7 @@ class Evaluations:
     """
     self.scores, self._mesh = scores, mesh
     self._split, self._dtype = config.data.eval_split, model.dtype
-    self._protocol = protocol(config)
+    self._protocol = settings.get_training_protocol(config)
     self._steps = config.train.steps
     self._every = config.train.eval_every
     shapes = {
@@ -98,6 +97,8 @@ class Evaluations:
     Raises:
       UserError: The memory does not suffice, and nothing is trained yet.
     """
+    if not self._every:
+      return
     plan, capacity = self._plan(), device_memory.capacity()
     logging.info('%s is evaluated in %s', self._split, plan)
     if capacity is None:
@@ -181,12 +182,3 @@ class Evaluations:
         'best so far: mIoU %.2f, step %d (%s)',
         *(100 * scored[best], best, self._protocol),
       )
-
-
-def protocol(config: ml_collections.ConfigDict) -> Protocol:
-  """How a run's own evaluations look: once, through windows if there are any.
-
-  Several views would cost several times as much, at every evaluation.
-  """
-  window, stride = config.eval.window, config.eval.window_stride
-  return Protocol(window=window, stride=stride)

@@ -122,7 +122,6 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
         with progress.paused():
           evaluations.run(state, *scoring)
 
-    background_saves.finish(manager)
     final = evaluations.due(steps) and evaluations.run(state, *scoring)
     evaluations.tell_best()
     if writes and final:

@@ -24,6 +24,7 @@ from tests import tiny
 from tests.faults import test_checkpoints
 
 _EVERY = 3  # steps between saves
+_NOTICES = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 _CHANGES = {
   'train__checkpoint_every': _EVERY,
   'train__eval_every': 7,
@@ -97,9 +98,9 @@ def _disturb(run: Run, where: str, number: signal.Signals) -> bool:
   going_on = re.search(r'going on from step (\d+)', output)
   assert int(going_on[1] if going_on else 0) == before, output
   if number == signal.SIGKILL:
-    assert code == -number, output
+    assert code == -number, f'ended with {code}: {output}'
     return max(run.saved(), default=0) >= reached - _EVERY
-  assert code == STOPPED, output
+  assert code == STOPPED, f'{number.name}: ended with {code}: {output}'
   return max(run.saved(), default=0) >= reached
 
 
@@ -110,11 +111,7 @@ def _kill_and_compare(folder: pathlib.Path, kills: int):
   assert code == 0, output
   wheres = ['step', 'save', 'evaluation']
   faults = [(wheres[i % 3], signal.SIGKILL) for i in range(kills)]
-  faults += [
-    (where, number)
-    for where in wheres
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
-  ]
+  faults += [(where, number) for where in wheres for number in _NOTICES]
   random.shuffle(faults)
   for start in range(0, len(faults), 5):
     run, done = Run(folder, f'run_{start}'), []
@@ -142,6 +139,8 @@ def main() -> None:
   parser.add_argument('--seed', type=int, default=0)
   options = parser.parse_args()
   random.seed(options.seed)
+  for number in _NOTICES:  # shells in the background ignore some, as nohup does
+    signal.signal(number, signal.SIG_DFL)
   tried, survived = collections.Counter(), collections.Counter()
   with tempfile.TemporaryDirectory() as folder:
     folder = pathlib.Path(folder)

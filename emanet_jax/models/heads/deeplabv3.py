@@ -14,8 +14,7 @@ from jaxtyping import Float, Int
 from emanet_jax.array import Array
 from emanet_jax.errors import UserError
 from emanet_jax.models.attention.pyramid import PooledBranches
-from emanet_jax.models.heads._shared import check, classify, conv3x3
-from emanet_jax.models.layers import ConvNorm, torch_default
+from emanet_jax.models.heads._shared import check, classify, conv_norm
 
 FREE_IN_EVALUATION = ('dropout_rate', 'rates')
 
@@ -57,26 +56,14 @@ class DeepLabV3Head(nn.Module):
     branches = PooledBranches(width, (1,), True, momentum, name='image_pool')(
       x, **given
     )
-    branches.append(self._conv1x1('branch1')(x, **given))
-    for i, rate in enumerate(self.rates, start=2):
-      conv = conv3x3(width, momentum, f'branch{i}', rate)
+    sizes = ((1, 1), *((3, rate) for rate in self.rates))
+    for i, (size, rate) in enumerate(sizes, start=1):
+      conv = conv_norm(width, momentum, f'branch{i}', size=size, dilation=rate)
       branches.append(conv(x, **given))
     x = jnp.concatenate(branches, axis=-1)
-    project = (
-      self._conv1x1('project')
-      if self.projection_size == 1
-      else conv3x3(width, momentum, 'project')
-    )
-    x = project(x, **given)
+    size = self.projection_size
+    x = conv_norm(width, momentum, 'project', size=size)(x, **given)
     return classify(x, self.num_classes, self.dropout_rate, train)
-
-  def _conv1x1(self, name: str) -> ConvNorm:
-    return ConvNorm(
-      self.channels,
-      norm_momentum=self.norm_momentum,
-      kernel_init=torch_default,
-      name=name,
-    )
 
 
 def create(

@@ -212,13 +212,6 @@ def _tensor_names(module: str, path: Path) -> dict[str, Path]:
       f'{module}.{leaf}': (collection, *path, our_leaf)
       for leaf, (collection, our_leaf) in _NORM_LEAVES.items()
     }
-  if path[-1] == 'layer_norm':
-    return {
-      f'{module}.weight': ('params', *path, 'scale'),
-      f'{module}.bias': ('params', *path, 'bias'),
-    }
-  if path[-1] == 'gamma':
-    return {f'{module}.scale': ('params', *path)}
   names = {f'{module}.weight': ('params', *path, 'kernel')}
   if path[-1] in _WITH_BIAS:
     names[f'{module}.bias'] = ('params', *path, 'bias')
