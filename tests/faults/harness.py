@@ -38,8 +38,9 @@ class Run:
   def __init__(self, folder: pathlib.Path, name: str):
     self.workdir = folder / name
     self._phase = folder / f'{name}.evaluating'
+    self._batches = folder / f'{name}.batches'
     self._environment = {
-      'TINY_BATCHES': folder / f'{name}.batches',
+      'TINY_BATCHES': self._batches,
       'TINY_EVALUATING': self._phase,
     }
     self._flags = tiny.flags(
@@ -49,6 +50,7 @@ class Run:
 
   def start(self):
     self._phase.unlink(missing_ok=True)
+    self._read_before = self._num_batches()
     return tiny.start_main(
       self._flags, cache=self._cache, record=True, **self._environment
     )
@@ -60,6 +62,8 @@ class Run:
     return {r['step'] for r in read_metrics(self.workdir)}
 
   def in_save(self) -> bool:
+    if self._num_batches() == self._read_before:
+      return False  # what is there is left of the run before
     return any((self.workdir / 'checkpoints').glob('*.orbax-checkpoint-tmp'))
 
   def in_evaluation(self) -> bool:
@@ -70,15 +74,18 @@ class Run:
 
   def end(self) -> tuple:
     """All that must not depend on what happened on the way."""
-    batches = dict(
-      line.split()
-      for line in self._environment['TINY_BATCHES'].read_text().splitlines()
-    )
+    lines = self._batches.read_text().splitlines()
+    batches = dict(line.split() for line in lines)
     metrics = [
       {k: r[k] for k in ('split', 'step', 'loss', 'mIoU') if k in r}
       for r in read_metrics(self.workdir)
     ]
     return tiny.hash_tree(tiny.load_step(self.workdir)), batches, metrics
+
+  def _num_batches(self) -> int:
+    if not self._batches.exists():
+      return 0
+    return self._batches.read_text().count('\n')
 
 
 def _disturb(run: Run, where: str, number: signal.Signals) -> bool:
