@@ -112,6 +112,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
         writer.write(step, 'train', metrics.report(float(schedule(step - 1))))
       if saving:
         with progress.paused():
+          evaluations.hear_follower(manager)
           checkpoint.save(manager, state, batches.get_state(), config)
       if stopping:
         background_saves.finish(manager)
