@@ -69,7 +69,10 @@ def keep_inside(
 
 
 class Conv(nn.Module):
-  """`conv2d` with its parameters: kernel [k, k, c, features], maybe a bias."""
+  """`conv2d` with its parameters: kernel [k, k, c, features], maybe a bias.
+
+  Without an initializer of its own, the bias begins as PyTorch's does.
+  """
 
   features: int
   kernel_size: int = 1
@@ -77,6 +80,7 @@ class Conv(nn.Module):
   dilation: int = 1
   use_bias: bool = False
   kernel_init: nn.initializers.Initializer = kaiming_fan_out
+  bias_init: nn.initializers.Initializer | None = None
 
   @nn.compact
   def __call__(
@@ -90,7 +94,7 @@ class Conv(nn.Module):
     )
     y = self.convolve(x, kernel)
     if self.use_bias:
-      init = torch_default_bias(size * size * channels)
+      init = self.bias_init or torch_default_bias(size * size * channels)
       y = y + self.param('bias', init, (self.features,)).astype(y.dtype)
     return y
 

@@ -4,7 +4,7 @@
   python -m emanet_jax.tools.convert_torch --reverse runs/voc emanet101.pth
 
 Reads the authors' EMANet; mmsegmentation's, and other networks of its that have
-a head here (`models/pytorch/mmseg_heads.py`); and ResNets: the authors' and
+a head here (`models/pytorch/mmseg_*heads.py`); and ResNets: the authors' and
 mmsegmentation's with a deep stem, torchvision's with a 7×7 one; from `.pth`
 files (with PyTorch, but never running what a pickle may hold) or `.safetensors`
 (without). What is written is a workdir: a whole network can be evaluated, and

@@ -26,9 +26,7 @@ def classify(
     x, deterministic=not train
   )
   # In bfloat16, classes would tie.
-  return Conv(num_classes, use_bias=True, kernel_init=torch_default, name=name)(
-    at_least_float32(x)
-  )
+  return conv1x1(num_classes, name)(at_least_float32(x))
 
 
 def conv_norm(
@@ -47,6 +45,19 @@ def conv_norm(
     norm_momentum=norm_momentum,
     kernel_init=torch_default,
     name=name,
+  )
+
+
+def conv1x1(features: int, name: str) -> Conv:
+  """A 1×1 convolution alone: a bias, and neither normalisation nor ReLU."""
+  return Conv(features, use_bias=True, kernel_init=torch_default, name=name)
+
+
+def zero_conv1x1(features: int, name: str) -> Conv:
+  """One that gives 0 at the start."""
+  zeros = nn.initializers.zeros
+  return Conv(
+    features, use_bias=True, kernel_init=zeros, bias_init=zeros, name=name
   )
 
 

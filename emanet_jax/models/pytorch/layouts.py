@@ -9,7 +9,8 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from emanet_jax.models.pytorch.mmseg_heads import HEADS, MmsegHead
+from emanet_jax.models.pytorch import mmseg_attention_heads, mmseg_heads
+from emanet_jax.models.pytorch.mmseg_heads import MmsegHead
 
 Path = tuple[str, ...]
 
@@ -61,8 +62,8 @@ _MMSEG_AUXILIARY = {
   'auxiliary_head.convs.0.bn': 'auxiliary_head/conv/norm',
   'auxiliary_head.conv_seg': 'auxiliary_head/classifier',
 }
-# Our convolutions' own names.
-_WITH_BIAS = ('classifier', 'conv_in', 'theta', 'phi', 'g')
+# Convolutions without a bias: a normalisation follows.
+_WITHOUT_BIAS = ('conv',)
 
 # PyTorch leaf → (our collection, our leaf) of a normalisation.
 _NORM_LEAVES = {
@@ -167,6 +168,8 @@ def _mmseg(head: MmsegHead) -> tuple[Layout, Layout]:
   return both, without
 
 
+# Those with more tensors before those that have a part of these.
+HEADS = (*mmseg_attention_heads.HEADS, *mmseg_heads.HEADS)
 MU = ('bases', 'head', 'ema_unit', 'mu')
 _NUM_BASES = {'head.num_bases': (MU, 0)}
 AUTHORS = Layout(
@@ -212,7 +215,12 @@ def _tensor_names(module: str, path: Path) -> dict[str, Path]:
       f'{module}.{leaf}': (collection, *path, our_leaf)
       for leaf, (collection, our_leaf) in _NORM_LEAVES.items()
     }
+  if path[-1] == 'layer_norm':
+    return {
+      f'{module}.weight': ('params', *path, 'scale'),
+      f'{module}.bias': ('params', *path, 'bias'),
+    }
   names = {f'{module}.weight': ('params', *path, 'kernel')}
-  if path[-1] in _WITH_BIAS:
+  if path[-1] not in _WITHOUT_BIAS:
     names[f'{module}.bias'] = ('params', *path, 'bias')
   return names

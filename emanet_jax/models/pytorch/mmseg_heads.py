@@ -1,7 +1,7 @@
 """The heads of mmsegmentation: their tensors' names and ours, and our options.
 
 Modules are written without `decode_head.` and `head/`. Of ours, those called
-`norm` normalise, all others convolve.
+`norm` and `layer_norm` normalise, `gamma` is a scalar, all others convolve.
 """
 
 import dataclasses
@@ -35,20 +35,20 @@ class MmsegHead:
   mu: str = ''
 
 
-def _pair(theirs: str, ours: str) -> dict[str, str]:
+def pair(theirs: str, ours: str) -> dict[str, str]:
   """A convolution with its normalisation."""
   return {f'{theirs}.conv': f'{ours}/conv', f'{theirs}.bn': f'{ours}/norm'}
 
 
-_CLASSIFIER = {'conv_seg': 'classifier'}
+CLASSIFIER = {'conv_seg': 'classifier'}
 
 
 def _fcn(num_convs: int, concat_input: bool) -> MmsegHead:
-  modules = dict(_CLASSIFIER)
+  modules = dict(CLASSIFIER)
   for i in range(num_convs):
-    modules |= _pair(f'convs.{i}', f'conv{i + 1}' if i else 'conv')
+    modules |= pair(f'convs.{i}', f'conv{i + 1}' if i else 'conv')
   if concat_input:
-    modules |= _pair('conv_cat', 'conv_cat')
+    modules |= pair('conv_cat', 'conv_cat')
   title = f'FCN of {num_convs} convolutions{" and one" * concat_input}'
   return MmsegHead(
     title,
@@ -60,74 +60,44 @@ def _fcn(num_convs: int, concat_input: bool) -> MmsegHead:
   )
 
 
-def _with_block(title: str, name: str, theirs: str, block, sizes) -> MmsegHead:
-  """A head of `heads/_shared.BlockHead`; a block's modules, its own names."""
-  block = {f'{theirs}.{k}': f'block/{v}' for k, v in block.items()}
-  return MmsegHead(
-    title,
-    name,
-    (next(iter(block)),),
-    {
-      **_pair('convs.0', 'conv_in'),
-      **block,
-      **_pair('convs.1', 'conv_out'),
-      **_pair('conv_cat', 'conv_cat'),
-      **_CLASSIFIER,
-    },
-    {'channels': ('conv_in/conv', -1)}
-    | {key: (f'block/{ours}', axis) for key, (ours, axis) in sizes.items()},
-  )
-
-
 EMA = MmsegHead(
   'EMANet',
   'ema',
   ('ema_mid_conv.conv',),
   {
-    **_pair('ema_in_conv', 'conv_in'),
+    **pair('ema_in_conv', 'conv_in'),
     'ema_mid_conv.conv': 'ema_unit/conv_in',
-    **_pair('ema_out_conv', 'ema_unit/conv_out'),
-    **_pair('bottleneck', 'conv_out'),
-    **_pair('conv_cat', 'conv_cat'),
-    **_CLASSIFIER,
+    **pair('ema_out_conv', 'ema_unit/conv_out'),
+    **pair('bottleneck', 'conv_out'),
+    **pair('conv_cat', 'conv_cat'),
+    **CLASSIFIER,
   },
   {'channels': ('conv_in/conv', -1), 'out_channels': ('conv_out/conv', -1)},
   {'concat_input': True, 'renormalize': True},
   'ema_module.bases',
 )
-_NON_LOCAL = {
-  **{f'{name}.conv': name for name in ('theta', 'phi', 'g')},
-  **_pair('conv_out', 'conv_out'),
-}
 _PSP = {
   **{
     k: v
     for i in range(4)
-    for k, v in _pair(f'psp_modules.{i}.1', f'pyramid/branch{i + 1}').items()
+    for k, v in pair(f'psp_modules.{i}.1', f'pyramid/branch{i + 1}').items()
   },
-  **_pair('bottleneck', 'conv_cat'),
-  **_CLASSIFIER,
+  **pair('bottleneck', 'conv_cat'),
+  **CLASSIFIER,
 }
 _DEEPLAB = {
-  **_pair('image_pool.1', 'image_pool/branch1'),
+  **pair('image_pool.1', 'image_pool/branch1'),
   **{
     k: v
     for i in range(4)
-    for k, v in _pair(f'aspp_modules.{i}', f'branch{i + 1}').items()
+    for k, v in pair(f'aspp_modules.{i}', f'branch{i + 1}').items()
   },
-  **_pair('bottleneck', 'project'),
-  **_CLASSIFIER,
+  **pair('bottleneck', 'project'),
+  **CLASSIFIER,
 }
 # Those with more tensors before those that have a part of these.
 HEADS = (
   EMA,
-  _with_block(
-    'Non-local network',
-    'nonlocal',
-    'nl_block',
-    _NON_LOCAL,
-    {'inner_channels': ('theta', -1)},
-  ),
   MmsegHead(
     'PSPNet',
     'psp',

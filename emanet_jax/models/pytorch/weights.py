@@ -71,7 +71,7 @@ def network_from_torch(
       ],
     }
   )
-  found = {path: _to_flax(tensors[name]) for name, path in names.items()}
+  found = {path: to_flax(tensors[name], path) for name, path in names.items()}
   model_config = default_config().model
   model_config.update_from_flattened_dict(_options(layout, found))
   expected = _expected_shapes(model_config, _width(found, 'head/classifier'))
@@ -119,7 +119,7 @@ def torch_from_variables(
     )
   tensors = {}
   for name, path in names.items():
-    tensors[name] = _to_torch(found[path])
+    tensors[name] = _to_torch(found[path], path)
     if path[-1] == 'var':
       module = name.removesuffix('running_var')
       tensors[module + _COUNTER] = np.array(steps, np.int64)
@@ -146,21 +146,26 @@ def _recognise(
   )
 
 
-def _to_flax(value: np.ndarray) -> np.ndarray:
+def to_flax(value: np.ndarray, path: Path) -> np.ndarray:
+  """A tensor of PyTorch's in our layout, float32, for its place in ours."""
   value = np.asarray(value, np.float32)
   if value.ndim == 4:  # [out, in, h, w] → [h, w, in, out]
     value = value.transpose(2, 3, 1, 0)
   elif value.ndim == 3 and value.shape[0] == 1:  # μ⁰: [1, C, K] → [K, C]
     value = value[0].T
+  elif 'layer_norm' in path and value.shape[1:] == (1, 1):
+    value = value.ravel()
   return value.copy()
 
 
-def _to_torch(value: np.ndarray) -> np.ndarray:
+def _to_torch(value: np.ndarray, path: Path) -> np.ndarray:
   value = np.asarray(value)
   if value.ndim == 4:
     value = value.transpose(3, 2, 0, 1)
   elif value.ndim == 2:
     value = value.T[None]
+  elif 'layer_norm' in path:
+    value = value[:, None, None]
   return np.array(value, order='C')
 
 

@@ -9,7 +9,9 @@ from flax import traverse_util
 
 from emanet_jax.models.attention.non_local import NonLocal
 from emanet_jax.models.attention.pyramid import PooledBranches
-from emanet_jax.models.pytorch import layouts, mmseg_heads
+from emanet_jax.models.heads.gc import GlobalContext
+from emanet_jax.models.pytorch import layouts
+from emanet_jax.models.pytorch.weights import to_flax
 from tests import recipe
 
 
@@ -19,6 +21,7 @@ def _nhwc(x):
 
 # Unit: block, its modules' prefix in mmsegmentation and here, in which head.
 UNITS = {
+  'gc': (GlobalContext(16), ('gc_block', 'block/', 'gc', 'gc')),
   'nonlocal': (
     NonLocal(32, 'softmax', True, 0.9),
     ('nl_block', 'block/', 'nonlocal', 'nonlocal'),
@@ -45,7 +48,7 @@ def test_unit(name):
     int(figures[k]) for k in ('seed', 'batch', 'channels', 'height', 'width')
   )
   unit, (theirs, ours, head, prefix) = UNITS[name]
-  modules = next(h for h in mmseg_heads.HEADS if h.name == head).modules
+  modules = next(h for h in layouts.HEADS if h.name == head).modules
   modules = {
     k.replace(theirs, prefix): v.removeprefix(ours)
     for k, v in modules.items()
@@ -58,7 +61,7 @@ def test_unit(name):
   for key, path in names.items():
     path = tuple(x for x in path if x != 'backbone')
     value = recipe.weight(key, tuple(shapes[key]), seed)
-    variables[path] = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value
+    variables[path] = to_flax(value, path)
   x = np.random.default_rng([3, seed]).standard_normal(shape)
   x = _nhwc(np.maximum(0, x).astype(np.float32))
   apply = jax.jit(functools.partial(unit.apply, train=False))

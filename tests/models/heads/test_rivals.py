@@ -55,6 +55,7 @@ NETWORKS = {
     **_WITH_AUXILIARY,
   },
   'deeplabv3_paper': {'head.name': 'deeplabv3'},
+  'gcnet': {'head.name': 'gc', **_WITH_AUXILIARY},
   'nonlocal': {'head.name': 'nonlocal', **_WITH_AUXILIARY},
 }
 
@@ -117,7 +118,7 @@ def test_forward(name):
         'logits_lowres': low,
         'logits': model.upsample(low, tuple(size)),
       }
-      if model.auxiliary_head:
+      if 'aux_lowres' in figures:
         outputs['aux_lowres'] = model.auxiliary_head(features[:-1], train=False)
       return outputs
 
@@ -181,7 +182,8 @@ def test_conversion(name):
       np.testing.assert_array_equal(back[key], value, err_msg=key, strict=True)
 
 
-_ZERO_GRADIENTS = ('g.conv.bias', 'phi.conv.bias')
+# Of scores that a softmax compares, and in front of a normalisation.
+_ZERO_GRADIENTS = ('conv_mask.bias', 'g.conv.bias', 'phi.conv.bias')
 
 
 @pytest.mark.slow

@@ -1,0 +1,57 @@
+"""The heads of mmsegmentation that attend, as `mmseg_heads` has the others."""
+
+from emanet_jax.models.pytorch.mmseg_heads import (
+  CLASSIFIER,
+  MmsegHead,
+  Size,
+  pair,
+)
+
+
+def _with_block(
+  title: str,
+  name: str,
+  theirs: str,
+  block: dict[str, str],
+  sizes: dict[str, Size],
+) -> MmsegHead:
+  """A head of `heads/_shared.BlockHead`; a block's modules, its own names."""
+  block = {f'{theirs}.{k}': f'block/{v}' for k, v in block.items()}
+  return MmsegHead(
+    title,
+    name,
+    (next(iter(block)),),
+    {
+      **pair('convs.0', 'conv_in'),
+      **block,
+      **pair('convs.1', 'conv_out'),
+      **pair('conv_cat', 'conv_cat'),
+      **CLASSIFIER,
+    },
+    {'channels': ('conv_in/conv', -1)}
+    | {key: (f'block/{ours}', axis) for key, (ours, axis) in sizes.items()},
+  )
+
+
+_GC = {
+  'conv_mask': 'mask',
+  'channel_add_conv.0': 'reduce',
+  'channel_add_conv.1': 'layer_norm',
+  'channel_add_conv.3': 'expand',
+}
+_NON_LOCAL = {
+  **{f'{name}.conv': name for name in ('theta', 'phi', 'g')},
+  **pair('conv_out', 'conv_out'),
+}
+HEADS = (
+  _with_block(
+    'GCNet', 'gc', 'gc_block', _GC, {'inner_channels': ('reduce', -1)}
+  ),
+  _with_block(
+    'Non-local network',
+    'nonlocal',
+    'nl_block',
+    _NON_LOCAL,
+    {'inner_channels': ('theta', -1)},
+  ),
+)
