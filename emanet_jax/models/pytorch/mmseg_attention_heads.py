@@ -43,7 +43,11 @@ _NON_LOCAL = {
   **{f'{name}.conv': name for name in ('theta', 'phi', 'g')},
   **pair('conv_out', 'conv_out'),
 }
+_DNL = {'conv_mask': 'mask', **_NON_LOCAL}
 HEADS = (
+  _with_block(
+    'DNLNet', 'dnl', 'dnl_block', _DNL, {'inner_channels': ('theta', -1)}
+  ),
   _with_block(
     'GCNet', 'gc', 'gc_block', _GC, {'inner_channels': ('reduce', -1)}
   ),

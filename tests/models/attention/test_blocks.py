@@ -9,6 +9,7 @@ from flax import traverse_util
 
 from emanet_jax.models.attention.non_local import NonLocal
 from emanet_jax.models.attention.pyramid import PooledBranches
+from emanet_jax.models.heads.dnl import DisentangledNonLocal
 from emanet_jax.models.heads.gc import GlobalContext
 from emanet_jax.models.pytorch import layouts
 from emanet_jax.models.pytorch.weights import to_flax
@@ -21,6 +22,10 @@ def _nhwc(x):
 
 # Unit: block, its modules' prefix in mmsegmentation and here, in which head.
 UNITS = {
+  'dnl': (
+    DisentangledNonLocal(32, 0.05, True, 0.9),
+    ('dnl_block', 'block/', 'dnl', 'dnl'),
+  ),
   'gc': (GlobalContext(16), ('gc_block', 'block/', 'gc', 'gc')),
   'nonlocal': (
     NonLocal(32, 'softmax', True, 0.9),

@@ -55,6 +55,7 @@ NETWORKS = {
     **_WITH_AUXILIARY,
   },
   'deeplabv3_paper': {'head.name': 'deeplabv3'},
+  'dnlnet': {'head.name': 'dnl', **_WITH_AUXILIARY},
   'gcnet': {'head.name': 'gc', **_WITH_AUXILIARY},
   'nonlocal': {'head.name': 'nonlocal', **_WITH_AUXILIARY},
 }
@@ -182,18 +183,23 @@ def test_conversion(name):
       np.testing.assert_array_equal(back[key], value, err_msg=key, strict=True)
 
 
+# mmsegmentation keeps its temperature in float32, of float64 features, too.
+_IN_STEP = {'dnlnet': {'head.temperature': float(np.float32(0.05))}}
 # Of scores that a softmax compares, and in front of a normalisation.
-_ZERO_GRADIENTS = ('conv_mask.bias', 'g.conv.bias', 'phi.conv.bias')
+_ZERO_GRADIENTS = (
+  *('conv_mask.bias', 'g.conv.bias', 'phi.conv.bias'),
+  'dnl_block.theta.conv.bias',
+)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', NETWORKS)
 def test_training_step_float64(name):
   with jax.enable_x64(True):
-    _check_step(*network(name))
+    _check_step(*network(name), _IN_STEP.get(name, {}))
 
 
-def _check_step(figures, variables, config):
+def _check_step(figures, variables, config, changes):
   classes, batch, size = (
     int(figures[k]) for k in ('classes', 'train_batch', 'train_size')
   )
@@ -204,6 +210,7 @@ def _check_step(figures, variables, config):
       'norm_momentum': 1 - float(figures['bn_momentum']),
       'head.dropout_rate': 0.0,
       'auxiliary_head.dropout_rate': 0.0,
+      **changes,
     }
   )
   model = create_model(config, classes)
