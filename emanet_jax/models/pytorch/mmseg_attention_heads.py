@@ -33,6 +33,12 @@ def _with_block(
   )
 
 
+_A2 = {
+  'conv_a': 'features',
+  'conv_b': 'gather',
+  'conv_v': 'distribute',
+  **pair('conv_out', 'conv_out'),
+}
 _GC = {
   'conv_mask': 'mask',
   'channel_add_conv.0': 'reduce',
@@ -45,6 +51,13 @@ _NON_LOCAL = {
 }
 _DNL = {'conv_mask': 'mask', **_NON_LOCAL}
 HEADS = (
+  _with_block(
+    'A²-Net',
+    'a2',
+    'a2_block',
+    _A2,
+    {'inner_channels': ('features', -1), 'num_maps': ('gather', -1)},
+  ),
   _with_block(
     'DNLNet', 'dnl', 'dnl_block', _DNL, {'inner_channels': ('theta', -1)}
   ),

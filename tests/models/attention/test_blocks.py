@@ -9,6 +9,7 @@ from flax import traverse_util
 
 from emanet_jax.models.attention.non_local import NonLocal
 from emanet_jax.models.attention.pyramid import PooledBranches
+from emanet_jax.models.heads.a2 import DoubleAttention
 from emanet_jax.models.heads.dnl import DisentangledNonLocal
 from emanet_jax.models.heads.gc import GlobalContext
 from emanet_jax.models.pytorch import layouts
@@ -22,6 +23,7 @@ def _nhwc(x):
 
 # Unit: block, its modules' prefix in mmsegmentation and here, in which head.
 UNITS = {
+  'a2': (DoubleAttention(16, 16, 0.9), ('a2_block', 'block/', 'a2', 'a2')),
   'dnl': (
     DisentangledNonLocal(32, 0.05, True, 0.9),
     ('dnl_block', 'block/', 'dnl', 'dnl'),

@@ -22,7 +22,12 @@ VARIANTS = [
 
 @pytest.mark.parametrize(('name', 'options'), VARIANTS)
 def test_an_image_in_a_larger_batch_gets_what_it_gets_alone(name, options):
-  narrow = {'channels': 16, 'out_channels': 16, 'inner_channels': 8}
+  narrow = {
+    'channels': 16,
+    'out_channels': 16,
+    'inner_channels': 8,
+    'num_maps': 8,
+  }
   known = HEADS.options(name)
   options = {k: v for k, v in narrow.items() if k in known} | options
   head = HEADS.create(name, 5, 0.9, **options)

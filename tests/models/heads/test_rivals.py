@@ -55,6 +55,7 @@ NETWORKS = {
     **_WITH_AUXILIARY,
   },
   'deeplabv3_paper': {'head.name': 'deeplabv3'},
+  'a2net': {'head.name': 'a2', **_WITH_AUXILIARY},
   'dnlnet': {'head.name': 'dnl', **_WITH_AUXILIARY},
   'gcnet': {'head.name': 'gc', **_WITH_AUXILIARY},
   'nonlocal': {'head.name': 'nonlocal', **_WITH_AUXILIARY},
@@ -168,7 +169,7 @@ def test_conversion(name):
     }
   )
   for section in (config.head, config.auxiliary_head):
-    for key in ('channels', 'inner_channels'):
+    for key in ('channels', 'inner_channels', 'num_maps'):
       if key in section and name != 'fcn_linear' and section.get('weight', 1):
         section[key] //= 8
   assert got.to_dict() == config.to_dict()
@@ -188,6 +189,7 @@ _IN_STEP = {'dnlnet': {'head.temperature': float(np.float32(0.05))}}
 # Of scores that a softmax compares, and in front of a normalisation.
 _ZERO_GRADIENTS = (
   *('conv_mask.bias', 'g.conv.bias', 'phi.conv.bias'),
+  *('a2_block.conv_a.bias', 'a2_block.conv_b.bias'),
   'dnl_block.theta.conv.bias',
 )
 
