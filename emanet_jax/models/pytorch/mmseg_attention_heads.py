@@ -39,6 +39,18 @@ _A2 = {
   'conv_v': 'distribute',
   **pair('conv_out', 'conv_out'),
 }
+_DA = {
+  **{
+    k: v
+    for name in ('pam', 'cam')
+    for part in ('in', 'out')
+    for k, v in pair(f'{name}_{part}_conv', f'{name}_conv_{part}').items()
+  },
+  **{f'pam.{k}_project': f'pam_block/{k}' for k in ('query', 'key', 'value')},
+  **{f'{name}.gamma': f'{name}_block/gamma' for name in ('pam', 'cam')},
+  **{f'{name}_conv_seg': f'{name}_classifier' for name in ('pam', 'cam')},
+  **CLASSIFIER,
+}
 _GC = {
   'conv_mask': 'mask',
   'channel_add_conv.0': 'reduce',
@@ -57,6 +69,16 @@ HEADS = (
     'a2_block',
     _A2,
     {'inner_channels': ('features', -1), 'num_maps': ('gather', -1)},
+  ),
+  MmsegHead(
+    'DANet',
+    'da',
+    ('pam.query_project', 'pam_conv_seg'),
+    _DA,
+    {
+      'channels': ('pam_conv_in/conv', -1),
+      'inner_channels': ('pam_block/query', -1),
+    },
   ),
   _with_block(
     'DNLNet', 'dnl', 'dnl_block', _DNL, {'inner_channels': ('theta', -1)}

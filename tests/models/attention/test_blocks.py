@@ -10,6 +10,7 @@ from flax import traverse_util
 from emanet_jax.models.attention.non_local import NonLocal
 from emanet_jax.models.attention.pyramid import PooledBranches
 from emanet_jax.models.heads.a2 import DoubleAttention
+from emanet_jax.models.heads.da import ChannelAttention, PositionAttention
 from emanet_jax.models.heads.dnl import DisentangledNonLocal
 from emanet_jax.models.heads.gc import GlobalContext
 from emanet_jax.models.pytorch import layouts
@@ -24,6 +25,7 @@ def _nhwc(x):
 # Unit: block, its modules' prefix in mmsegmentation and here, in which head.
 UNITS = {
   'a2': (DoubleAttention(16, 16, 0.9), ('a2_block', 'block/', 'a2', 'a2')),
+  'cam': (ChannelAttention(), ('cam', 'cam_block/', 'da', 'cam')),
   'dnl': (
     DisentangledNonLocal(32, 0.05, True, 0.9),
     ('dnl_block', 'block/', 'dnl', 'dnl'),
@@ -37,6 +39,7 @@ UNITS = {
     NonLocal(32, 'dot', True, 0.9),
     ('nl_block', 'block/', 'nonlocal', 'nonlocal_dot'),
   ),
+  'pam': (PositionAttention(8), ('pam', 'pam_block/', 'da', 'pam')),
   'ppm': (
     PooledBranches(16, (1, 2, 3, 6), False, 0.9),
     ('psp_modules', 'pyramid/', 'psp', 'ppm'),
@@ -59,7 +62,7 @@ def test_unit(name):
   modules = {
     k.replace(theirs, prefix): v.removeprefix(ours)
     for k, v in modules.items()
-    if k.startswith(theirs)
+    if k.startswith(f'{theirs}.')
   }
   names = layouts.Layout('', (), {}, modules).names(())
   shapes = recipe.rival_shapes(f'unit_{prefix}')

@@ -56,6 +56,7 @@ NETWORKS = {
   },
   'deeplabv3_paper': {'head.name': 'deeplabv3'},
   'a2net': {'head.name': 'a2', **_WITH_AUXILIARY},
+  'danet': {'head.name': 'da', **_WITH_AUXILIARY},
   'dnlnet': {'head.name': 'dnl', **_WITH_AUXILIARY},
   'gcnet': {'head.name': 'gc', **_WITH_AUXILIARY},
   'nonlocal': {'head.name': 'nonlocal', **_WITH_AUXILIARY},
@@ -184,12 +185,15 @@ def test_conversion(name):
       np.testing.assert_array_equal(back[key], value, err_msg=key, strict=True)
 
 
+# Beside the main one, and what they are called here.
+_OWN_LOSSES = {'aux': 'auxiliary', 'cam': 'cam', 'pam': 'pam'}
 # mmsegmentation keeps its temperature in float32, of float64 features, too.
 _IN_STEP = {'dnlnet': {'head.temperature': float(np.float32(0.05))}}
 # Of scores that a softmax compares, and in front of a normalisation.
 _ZERO_GRADIENTS = (
   *('conv_mask.bias', 'g.conv.bias', 'phi.conv.bias'),
   *('a2_block.conv_a.bias', 'a2_block.conv_b.bias'),
+  'pam.key_project.bias',
   'dnl_block.theta.conv.bias',
 )
 
@@ -235,7 +239,18 @@ def _check_step(figures, variables, config, changes):
   state, metrics = jax.jit(step)(
     state, {'image': image, 'label': label}, jax.random.key(0)
   )
-  np.testing.assert_allclose(metrics['loss'], figures['loss'], rtol=1e-9)
+  losses = {
+    'loss': 'loss',
+    **{
+      f'loss_all.{theirs}': f'{ours}_loss'
+      for theirs, ours in _OWN_LOSSES.items()
+    },
+  }
+  for theirs, ours in losses.items():
+    if theirs in figures:
+      np.testing.assert_allclose(
+        metrics[ours], figures[theirs], rtol=1e-9, err_msg=ours
+      )
 
   def leaf(tree, name):
     return np.asarray(traverse_util.flatten_dict(tree)[names[name]])
