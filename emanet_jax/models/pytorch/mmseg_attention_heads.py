@@ -39,6 +39,10 @@ _A2 = {
   'conv_v': 'distribute',
   **pair('conv_out', 'conv_out'),
 }
+_CC = {
+  **{f'{name}_conv': name for name in ('query', 'key', 'value')},
+  'gamma': 'gamma',
+}
 _DA = {
   **{
     k: v
@@ -70,6 +74,7 @@ HEADS = (
     _A2,
     {'inner_channels': ('features', -1), 'num_maps': ('gather', -1)},
   ),
+  _with_block('CCNet', 'cc', 'cca', _CC, {'inner_channels': ('query', -1)}),
   MmsegHead(
     'DANet',
     'da',

@@ -10,6 +10,7 @@ from flax import traverse_util
 from emanet_jax.models.attention.non_local import NonLocal
 from emanet_jax.models.attention.pyramid import PooledBranches
 from emanet_jax.models.heads.a2 import DoubleAttention
+from emanet_jax.models.heads.cc import CrissCross
 from emanet_jax.models.heads.da import ChannelAttention, PositionAttention
 from emanet_jax.models.heads.dnl import DisentangledNonLocal
 from emanet_jax.models.heads.gc import GlobalContext
@@ -26,6 +27,7 @@ def _nhwc(x):
 UNITS = {
   'a2': (DoubleAttention(16, 16, 0.9), ('a2_block', 'block/', 'a2', 'a2')),
   'cam': (ChannelAttention(), ('cam', 'cam_block/', 'da', 'cam')),
+  'cca': (CrissCross(8), ('cca', 'block/', 'cc', 'cca')),
   'dnl': (
     DisentangledNonLocal(32, 0.05, True, 0.9),
     ('dnl_block', 'block/', 'dnl', 'dnl'),

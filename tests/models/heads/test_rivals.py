@@ -56,6 +56,7 @@ NETWORKS = {
   },
   'deeplabv3_paper': {'head.name': 'deeplabv3'},
   'a2net': {'head.name': 'a2', **_WITH_AUXILIARY},
+  'ccnet': {'head.name': 'cc', **_WITH_AUXILIARY},
   'danet': {'head.name': 'da', **_WITH_AUXILIARY},
   'dnlnet': {'head.name': 'dnl', **_WITH_AUXILIARY},
   'gcnet': {'head.name': 'gc', **_WITH_AUXILIARY},
@@ -193,6 +194,7 @@ _IN_STEP = {'dnlnet': {'head.temperature': float(np.float32(0.05))}}
 _ZERO_GRADIENTS = (
   *('conv_mask.bias', 'g.conv.bias', 'phi.conv.bias'),
   *('a2_block.conv_a.bias', 'a2_block.conv_b.bias'),
+  'cca.key_conv.bias',
   'pam.key_project.bias',
   'dnl_block.theta.conv.bias',
 )
