@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
 from emanet_jax.array import Array
-from emanet_jax.models.attention.products import product
+from emanet_jax.models.attention.products import flatten, product
 from emanet_jax.models.layers import ConvNorm, torch_default
 from emanet_jax.models.resize import interpolate, interpolation
 
@@ -61,6 +61,17 @@ class PooledBranches(nn.Module):
       )
       branches.append(interpolate(y, *ways))
     return branches
+
+
+def grid_tokens(
+  x: Float[Array, 'b h w c'],
+  grids: tuple[int, ...],
+  extent: Int[Array, 'b 2'] | None,
+) -> Float[Array, 'b m c']:
+  """The averages of all grids' cells, one after the other (Zhu et al., ANN)."""
+  extent = full_extent(x, extent)
+  tokens = [flatten(average_cells(x, cells, extent)) for cells in grids]
+  return jnp.concatenate(tokens, axis=1)
 
 
 def full_extent(

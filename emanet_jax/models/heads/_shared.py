@@ -1,5 +1,7 @@
 """What several heads have in common; no head itself."""
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Float, Int
@@ -22,11 +24,17 @@ def classify(
   To be called in a compact method. In training the rng stream 'dropout' is
   needed unless dropout_rate is 0.
   """
-  x = nn.Dropout(dropout_rate, broadcast_dims=(1, 2))(
-    x, deterministic=not train
-  )
+  x = drop_channels(x, dropout_rate, train)
   # In bfloat16, classes would tie.
   return conv1x1(num_classes, name)(at_least_float32(x))
+
+
+def drop_channels(
+  x: Float[Array, 'b h w c'], dropout_rate: float, train: bool
+) -> Float[Array, 'b h w c']:
+  """Dropout of whole channels; to be called in a compact method."""
+  dropout = nn.Dropout(dropout_rate, broadcast_dims=(1, 2))
+  return dropout(x, deterministic=not train)
 
 
 def conv_norm(
@@ -36,6 +44,7 @@ def conv_norm(
   *,
   size: int = 3,
   dilation: int = 1,
+  use_relu: bool = True,
 ) -> ConvNorm:
   """A head's 3×3 convolution, or 1×1, with normalisation and ReLU."""
   return ConvNorm(
@@ -43,6 +52,7 @@ def conv_norm(
     size,
     dilation=dilation,
     norm_momentum=norm_momentum,
+    use_relu=use_relu,
     kernel_init=torch_default,
     name=name,
   )
@@ -73,6 +83,24 @@ def check(head: str, dropout_rate: float, **widths: int) -> None:
     )
 
 
+def check_grids(grids: Sequence[int]) -> None:
+  """Raises a UserError unless there are cells in every grid, and a grid."""
+  if not grids or min(grids) < 1:
+    raise UserError(
+      f'model.head.grids is {tuple(grids)}; give one or more numbers ≥ 1'
+    )
+
+
+def check_one_size(head: str, *features: Float[Array, 'b _ _ _']) -> None:
+  """Raises a UserError unless these stages have one resolution."""
+  sizes = [x.shape[1:3] for x in features]
+  if len(set(sizes)) > 1:
+    raise UserError(
+      f'the {head} head takes stages of one resolution; these are {sizes}: set '
+      'model.backbone.output_stride to 8'
+    )
+
+
 class BlockHead(nn.Module):
   """An attention block between two 3×3 convolutions, then as mmsegmentation.
 
@@ -85,6 +113,7 @@ class BlockHead(nn.Module):
     dropout_rate: Share of whole channels dropped in training, in [0, 1).
     norm_momentum: Share of running statistics kept per step.
     block: (x, *, train, extent) → as x.
+    repeats: How often the block is applied, always with the same weights.
   """
 
   num_classes: int
@@ -92,6 +121,7 @@ class BlockHead(nn.Module):
   dropout_rate: float
   norm_momentum: float
   block: nn.Module
+  repeats: int = 1
 
   @nn.compact
   def __call__(
@@ -108,7 +138,8 @@ class BlockHead(nn.Module):
     width, momentum = self.channels, self.norm_momentum
     given = {'train': train, 'extent': extent}
     x = conv_norm(width, momentum, 'conv_in')(features[-1], **given)
-    x = self.block(x, **given)
+    for _ in range(self.repeats):
+      x = self.block(x, **given)
     x = conv_norm(width, momentum, 'conv_out')(x, **given)
     x = jnp.concatenate([features[-1], x], axis=-1)
     x = conv_norm(width, momentum, 'conv_cat')(x, **given)

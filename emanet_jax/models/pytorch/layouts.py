@@ -100,6 +100,7 @@ class Layout:
     options: What `config.model` must say of such a network, by dotted keys,
       where no shape tells.
     sizes: What it must say that shapes tell: one of our tensors, and the axis.
+    copies: Modules whose tensors the file has once more → of which.
   """
 
   title: str
@@ -111,6 +112,14 @@ class Layout:
   key: str = ''
   options: dict[str, Any] = dataclasses.field(default_factory=dict)
   sizes: dict[str, tuple[Path, int]] = dataclasses.field(default_factory=dict)
+  copies: dict[str, str] = dataclasses.field(default_factory=dict)
+
+  def original(self, name: str) -> str:
+    """The tensor that this one is a copy of; itself if of none."""
+    for copy, module in self.copies.items():
+      if name.startswith(f'{copy}.'):
+        return module + name.removeprefix(copy)
+    return name
 
   def names(self, stage_sizes: Sequence[int]) -> dict[str, Path]:
     """PyTorch tensor name → our path, collection first."""
@@ -155,6 +164,7 @@ def _mmseg(head: MmsegHead) -> tuple[Layout, Layout]:
       **{f'head.{key}': value for key, value in head.options.items()},
     },
     sizes | (_NUM_BASES if mu else {}),
+    {f'decode_head.{k}': f'decode_head.{v}' for k, v in head.copies.items()},
   )
   auxiliary = _kernel('auxiliary_head/conv/conv'), -1
   both = dataclasses.replace(

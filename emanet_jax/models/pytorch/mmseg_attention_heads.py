@@ -39,6 +39,22 @@ _A2 = {
   'conv_v': 'distribute',
   **pair('conv_out', 'conv_out'),
 }
+_ANN = {
+  **pair('fusion.stages.0.query_project', 'fusion/query'),
+  **pair('fusion.bottleneck', 'fuse'),
+  **pair('bottleneck', 'conv_in'),
+  **pair('context.bottleneck', 'conv_out'),
+  **{
+    k: v
+    for part in ('fusion', 'context')
+    for k, v in {
+      **pair(f'{part}.stages.0.key_project', f'{part}/key'),
+      f'{part}.stages.0.value_project': f'{part}/value',
+      f'{part}.stages.0.out_project': f'{part}/out',
+    }.items()
+  },
+  **CLASSIFIER,
+}
 _CC = {
   **{f'{name}_conv': name for name in ('query', 'key', 'value')},
   'gamma': 'gamma',
@@ -73,6 +89,17 @@ HEADS = (
     'a2_block',
     _A2,
     {'inner_channels': ('features', -1), 'num_maps': ('gather', -1)},
+  ),
+  MmsegHead(
+    'ANNNet',
+    'ann',
+    ('fusion.stages.0.query_project.conv',),
+    _ANN,
+    {
+      'channels': ('conv_in/conv', -1),
+      'inner_channels': ('fusion/value', -1),
+    },
+    copies={'context.stages.0.query_project': 'context.stages.0.key_project'},
   ),
   _with_block('CCNet', 'cc', 'cca', _CC, {'inner_channels': ('query', -1)}),
   MmsegHead(

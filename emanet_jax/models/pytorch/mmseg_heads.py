@@ -24,6 +24,7 @@ class MmsegHead:
     sizes: Options that shapes tell.
     options: Options that no shape tells.
     mu: Name of μ⁰; '' without.
+    copies: Its modules whose tensors are stored once more → of which.
   """
 
   title: str
@@ -33,6 +34,7 @@ class MmsegHead:
   sizes: dict[str, Size]
   options: dict[str, Any] = dataclasses.field(default_factory=dict)
   mu: str = ''
+  copies: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def pair(theirs: str, ours: str) -> dict[str, str]:

@@ -56,8 +56,10 @@ def network_from_torch(
   }
   layout, tensors = _recognise(tensors)
   names = layout.names(layouts.stage_sizes(tensors))
+  tensors, unlike = _without_copies(tensors, layout)
   _refuse(
     {
+      'the network has one tensor for what differs here': unlike,
       'the network has no place for': [
         f'{name} {tensors[name].shape}' for name in tensors.keys() - names
       ],
@@ -123,7 +125,25 @@ def torch_from_variables(
     if path[-1] == 'var':
       module = name.removesuffix('running_var')
       tensors[module + _COUNTER] = np.array(steps, np.int64)
+  for copy, module in layout.copies.items():
+    for name in [x for x in tensors if x.startswith(f'{module}.')]:
+      tensors[copy + name.removeprefix(module)] = tensors[name].copy()
   return tensors, layout
+
+
+def _without_copies(
+  tensors: dict[str, np.ndarray], layout: Layout
+) -> tuple[dict[str, np.ndarray], list[str]]:
+  """Without the layout's copies; and those that are none, in words."""
+  copies = {name: layout.original(name) for name in tensors}
+  unlike = [
+    f'{name} and {original}'
+    for name, original in copies.items()
+    if original in tensors
+    and name != original
+    and not np.array_equal(tensors[name], tensors[original])
+  ]
+  return {k: v for k, v in tensors.items() if copies[k] == k}, unlike
 
 
 def _recognise(

@@ -13,6 +13,7 @@ import pytest
 from flax import traverse_util
 
 from emanet_jax.config import default_config
+from emanet_jax.errors import UserError
 from emanet_jax.models import layers
 from emanet_jax.models.pytorch.weights import (
   network_from_torch,
@@ -56,6 +57,7 @@ NETWORKS = {
   },
   'deeplabv3_paper': {'head.name': 'deeplabv3'},
   'a2net': {'head.name': 'a2', **_WITH_AUXILIARY},
+  'annnet': {'head.name': 'ann', **_WITH_AUXILIARY},
   'ccnet': {'head.name': 'cc', **_WITH_AUXILIARY},
   'danet': {'head.name': 'da', **_WITH_AUXILIARY},
   'dnlnet': {'head.name': 'dnl', **_WITH_AUXILIARY},
@@ -151,8 +153,8 @@ def small(shapes):
   }
 
 
-@pytest.mark.parametrize('name', NETWORKS)
-def test_conversion(name):
+def small_tensors(name):
+  """A whole network on a small ResNet, as a file has it."""
   backbone = imagenet_shapes(
     stem=(4, 5, 8), stem_names=V1C, width=8, stage_sizes=(1, 2, 1, 3)
   )
@@ -160,6 +162,25 @@ def test_conversion(name):
     small(recipe.rival_shapes(name))
     | {f'backbone.{k}': s for k, s in backbone.items() if 'fc.' not in k}
   )
+  # ANNNet's shared projection is stored twice.
+  shared = 'context.stages.0.key_project'
+  copies = {
+    k.replace('key', 'query'): v for k, v in tensors.items() if shared in k
+  }
+  return tensors | copies
+
+
+def test_a_copy_that_is_none_is_told():
+  tensors = small_tensors('annnet')
+  name = 'decode_head.context.stages.0.query_project.bn.weight'
+  tensors[name] = tensors[name] + 1
+  with pytest.raises(UserError, match=f'one tensor for .*{name} and'):
+    network_from_torch(tensors)
+
+
+@pytest.mark.parametrize('name', NETWORKS)
+def test_conversion(name):
+  tensors = small_tensors(name)
   variables, got = network_from_torch(tensors)
   config = default_config().model
   config.update_from_flattened_dict({**_MMSEG, **NETWORKS[name]})
@@ -194,6 +215,7 @@ _IN_STEP = {'dnlnet': {'head.temperature': float(np.float32(0.05))}}
 _ZERO_GRADIENTS = (
   *('conv_mask.bias', 'g.conv.bias', 'phi.conv.bias'),
   *('a2_block.conv_a.bias', 'a2_block.conv_b.bias'),
+  *('stages.0.value_project.bias', 'stages.0.out_project.bias'),
   'cca.key_conv.bias',
   'pam.key_project.bias',
   'dnl_block.theta.conv.bias',
