@@ -58,6 +58,10 @@ def weight(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
       value = 1 + 0.1 * normal
     case 'scale', 0:  # of an attention's result
       value = 0.5 * (1 + 0.1 * normal)
+    case 'codewords', 2:
+      value = 0.1 * normal
+    case 'scale', 1:  # of distances from code words
+      value = -0.05 * (1 + 0.1 * normal)
   return np.ascontiguousarray(value, np.float32)
 
 

@@ -5,6 +5,7 @@ their losses up without knowing the head. Nothing is sown outside training.
 """
 
 import flax.linen as nn
+import jax
 from jaxtyping import Float
 
 from emanet_jax.array import Array
@@ -33,14 +34,18 @@ def sow_output(
 
 
 def sow_loss(
-  module: nn.Module, name: str, loss: Float[Array, ''], weight: float
+  module: nn.Module,
+  name: str,
+  loss: Float[Array, ''] | jax.tree_util.Partial,
+  weight: float,
 ) -> None:
   """Gives training a further loss.
 
   Args:
     module: Whose loss it is, in training.
     name: In logs: NAME_loss.
-    loss: Scalar.
+    loss: Scalar; or, where the labels take part, a function of them, integers
+      [b, h, w], that gives it.
     weight: Of it in the sum.
   """
   if not module.is_initializing():

@@ -98,8 +98,9 @@ def _forward(model, loss_fn, params, model_state, batch, rng):
     losses[f'{name}_loss'] = sum(loss_fn(further, label).values())
     total += sown['weight'] * losses[f'{name}_loss']
   for name, sown in _sown(updated.pop(outputs.LOSSES, {})):
-    losses[f'{name}_loss'] = sown['loss']
-    total += sown['weight'] * sown['loss']
+    loss = sown['loss']
+    losses[f'{name}_loss'] = loss(label) if callable(loss) else loss
+    total += sown['weight'] * losses[f'{name}_loss']
   losses = {'loss': total, **losses}
   return total, (updated, losses)
 

@@ -62,8 +62,8 @@ _MMSEG_AUXILIARY = {
   'auxiliary_head.convs.0.bn': 'auxiliary_head/conv/norm',
   'auxiliary_head.conv_seg': 'auxiliary_head/classifier',
 }
-# Convolutions without a bias: a normalisation follows.
-_WITHOUT_BIAS = ('conv',)
+# Convolutions without a bias: a normalisation follows, or they score offsets.
+_WITHOUT_BIAS = ('conv', 'offsets')
 
 # PyTorch leaf → (our collection, our leaf) of a normalisation.
 _NORM_LEAVES = {
@@ -137,7 +137,9 @@ class Layout:
 
 
 def _kernel(module: str) -> Path:
-  return ('params', *module.split('/'), 'kernel')
+  """Or code words: what tells a module's sizes."""
+  leaf = 'codewords' if module.endswith('codes') else 'kernel'
+  return ('params', *module.split('/'), leaf)
 
 
 def _mmseg(head: MmsegHead) -> tuple[Layout, Layout]:
@@ -230,6 +232,11 @@ def _tensor_names(module: str, path: Path) -> dict[str, Path]:
       f'{module}.weight': ('params', *path, 'scale'),
       f'{module}.bias': ('params', *path, 'bias'),
     }
+  if path[-1] == 'codes':
+    leaves = 'codewords', 'scale'
+    return {f'{module}.{leaf}': ('params', *path, leaf) for leaf in leaves}
+  if path[-1] == 'gamma':
+    return {f'{module}.scale': ('params', *path)}
   names = {f'{module}.weight': ('params', *path, 'kernel')}
   if path[-1] not in _WITHOUT_BIAS:
     names[f'{module}.bias'] = ('params', *path, 'bias')

@@ -71,6 +71,21 @@ _DA = {
   **{f'{name}_conv_seg': f'{name}_classifier' for name in ('pam', 'cam')},
   **CLASSIFIER,
 }
+_ENC = {
+  **pair('bottleneck', 'conv_in'),
+  **pair('enc_module.encoding_project', 'context/project'),
+  'enc_module.encoding.0': 'context/codes',
+  'enc_module.encoding.1': 'context/codes/norm',
+  'enc_module.fc.0': 'context/fc',
+  'se_layer': 'se_fc',
+  **CLASSIFIER,
+}
+_ENC_LATERAL = {
+  **_ENC,
+  **pair('lateral_convs.0', 'lateral1'),
+  **pair('lateral_convs.1', 'lateral2'),
+  **pair('fusion', 'conv_cat'),
+}
 _GC = {
   'conv_mask': 'mask',
   'channel_add_conv.0': 'reduce',
@@ -82,6 +97,39 @@ _NON_LOCAL = {
   **pair('conv_out', 'conv_out'),
 }
 _DNL = {'conv_mask': 'mask', **_NON_LOCAL}
+_OCR = {
+  **pair('0.convs.0', 'region_conv'),
+  '0.conv_seg': 'region_classifier',
+  **pair('1.bottleneck', 'conv_in'),
+  **{
+    k: v
+    for theirs, ours in {
+      'query_project.0': 'query1',
+      'query_project.1': 'query2',
+      'key_project.0': 'key1',
+      'key_project.1': 'key2',
+      'value_project': 'value',
+      'out_project': 'attended',
+      'bottleneck': 'conv_out',
+    }.items()
+    for k, v in pair(f'1.object_context_block.{theirs}', ours).items()
+  },
+  '1.conv_seg': 'classifier',
+}
+_PSA = {
+  **{
+    k: v
+    for theirs, ours in (('', 'collect'), ('_p', 'distribute'))
+    for k, v in {
+      **pair(f'reduce{theirs}', f'{ours}/reduce'),
+      **pair(f'attention{theirs}.0', f'{ours}/adapt'),
+      f'attention{theirs}.1': f'{ours}/offsets',
+    }.items()
+  },
+  **pair('proj', 'project'),
+  **pair('bottleneck', 'conv_cat'),
+  **CLASSIFIER,
+}
 HEADS = (
   _with_block(
     'A²-Net',
@@ -115,6 +163,23 @@ HEADS = (
   _with_block(
     'DNLNet', 'dnl', 'dnl_block', _DNL, {'inner_channels': ('theta', -1)}
   ),
+  *(
+    MmsegHead(
+      title,
+      'enc',
+      (mark,),
+      modules,
+      {
+        'channels': ('conv_in/conv', -1),
+        'num_codes': ('context/codes', 0),
+      },
+      {'use_lateral': modules is _ENC_LATERAL},
+    )
+    for title, mark, modules in (
+      ('EncNet with laterals', 'lateral_convs.0.conv', _ENC_LATERAL),
+      ('EncNet', 'enc_module.fc.0', _ENC),
+    )
+  ),
   _with_block(
     'GCNet', 'gc', 'gc_block', _GC, {'inner_channels': ('reduce', -1)}
   ),
@@ -124,5 +189,24 @@ HEADS = (
     'nl_block',
     _NON_LOCAL,
     {'inner_channels': ('theta', -1)},
+  ),
+  MmsegHead(
+    'OCRNet',
+    'ocr',
+    ('1.object_context_block.value_project.conv',),
+    _OCR,
+    {
+      'channels': ('conv_in/conv', -1),
+      'inner_channels': ('value/conv', -1),
+      'region_channels': ('region_conv/conv', -1),
+    },
+  ),
+  MmsegHead(
+    'PSANet',
+    'psa',
+    ('attention_p.1',),
+    _PSA,
+    {'channels': ('conv_cat/conv', -1), 'mask_size': ('collect/offsets', 0)},
+    {'padded': True},
   ),
 )

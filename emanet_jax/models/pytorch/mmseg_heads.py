@@ -1,14 +1,16 @@
 """The heads of mmsegmentation: their tensors' names and ours, and our options.
 
 Modules are written without `decode_head.` and `head/`. Of ours, those called
-`norm` and `layer_norm` normalise, `gamma` is a scalar, all others convolve.
+`norm` and `layer_norm` normalise, `gamma` is a scalar, `codes` has code words,
+`offsets` a square mask's; all others convolve, and where PyTorch has a linear
+layer, their name ends in `fc`.
 """
 
 import dataclasses
 from typing import Any
 
 # Where an option's value is read: one of our convolutions, and the axis of its
-# kernel [k, k, in, out].
+# kernel [k, k, in, out]; or code words [k, c].
 Size = tuple[str, int]
 
 

@@ -19,6 +19,7 @@ from emanet_jax.errors import UserError
 from emanet_jax.models.backbones.resnet import STAGE_SIZES
 from emanet_jax.models.pytorch import layouts
 from emanet_jax.models.pytorch.layouts import LAYOUTS, Layout, Path
+from emanet_jax.models.pytorch.tensors import to_flax, to_torch
 from emanet_jax.models.segmenter import create_model
 
 _COUNTER = 'num_batches_tracked'  # of each normalisation; we have none
@@ -121,7 +122,7 @@ def torch_from_variables(
     )
   tensors = {}
   for name, path in names.items():
-    tensors[name] = _to_torch(found[path], path)
+    tensors[name] = to_torch(found[path], path)
     if path[-1] == 'var':
       module = name.removesuffix('running_var')
       tensors[module + _COUNTER] = np.array(steps, np.int64)
@@ -164,29 +165,6 @@ def _recognise(
     f'{sorted(tensors)[:5]}; known are '
     + ', '.join(f'{x.title} ({", ".join(x.marks)})' for x in LAYOUTS)
   )
-
-
-def to_flax(value: np.ndarray, path: Path) -> np.ndarray:
-  """A tensor of PyTorch's in our layout, float32, for its place in ours."""
-  value = np.asarray(value, np.float32)
-  if value.ndim == 4:  # [out, in, h, w] → [h, w, in, out]
-    value = value.transpose(2, 3, 1, 0)
-  elif value.ndim == 3 and value.shape[0] == 1:  # μ⁰: [1, C, K] → [K, C]
-    value = value[0].T
-  elif 'layer_norm' in path and value.shape[1:] == (1, 1):
-    value = value.ravel()
-  return value.copy()
-
-
-def _to_torch(value: np.ndarray, path: Path) -> np.ndarray:
-  value = np.asarray(value)
-  if value.ndim == 4:
-    value = value.transpose(3, 2, 0, 1)
-  elif value.ndim == 2:
-    value = value.T[None]
-  elif 'layer_norm' in path:
-    value = value[:, None, None]
-  return np.array(value, order='C')
 
 
 def _options(layout: Layout, found: dict[Path, np.ndarray]) -> dict[str, Any]:

@@ -8,14 +8,16 @@ import pytest
 from flax import traverse_util
 
 from emanet_jax.models.attention.non_local import NonLocal
+from emanet_jax.models.attention.point_wise import pair_scores
 from emanet_jax.models.attention.pyramid import PooledBranches
 from emanet_jax.models.heads.a2 import DoubleAttention
 from emanet_jax.models.heads.cc import CrissCross
 from emanet_jax.models.heads.da import ChannelAttention, PositionAttention
 from emanet_jax.models.heads.dnl import DisentangledNonLocal
+from emanet_jax.models.heads.enc import ContextEncoding
 from emanet_jax.models.heads.gc import GlobalContext
 from emanet_jax.models.pytorch import layouts
-from emanet_jax.models.pytorch.weights import to_flax
+from emanet_jax.models.pytorch.tensors import to_flax
 from tests import recipe
 
 
@@ -32,6 +34,7 @@ UNITS = {
     DisentangledNonLocal(32, 0.05, True, 0.9),
     ('dnl_block', 'block/', 'dnl', 'dnl'),
   ),
+  'enc': (ContextEncoding(8, 0.9), ('enc_module', 'context/', 'enc', 'enc')),
   'gc': (GlobalContext(16), ('gc_block', 'block/', 'gc', 'gc')),
   'nonlocal': (
     NonLocal(32, 'softmax', True, 0.9),
@@ -78,8 +81,30 @@ def test_unit(name):
   x = _nhwc(np.maximum(0, x).astype(np.float32))
   apply = jax.jit(functools.partial(unit.apply, train=False))
   output = apply(traverse_util.unflatten_dict(variables), x)
-  if isinstance(output, list):
+  if isinstance(output, list):  # of branches
     output = np.concatenate(output, axis=-1)
+  elif isinstance(output, tuple):  # with an encoding
+    output, encoding = output
+    np.testing.assert_allclose(
+      encoding[:, 0, 0], figures[f'{name}.encoding'], rtol=0, atol=5e-6
+    )
   np.testing.assert_allclose(
     output[..., ::4], _nhwc(figures[f'{name}.output']), rtol=0, atol=5e-6
   )
+
+
+@pytest.mark.parametrize('case', ['exact', 'even', 'larger', 'truncated'])
+def test_scores_of_offsets(case):
+  figures = recipe.golden('rivals/units')
+  height, width, *mask = figures[f'psamask.{case}.size'].tolist()
+  rng = np.random.default_rng([13, int(figures['seed'])])
+  x = rng.standard_normal((2, np.prod(mask), height, width)).astype('f4')
+  kernel = np.eye(np.prod(mask), dtype='f4').reshape(*mask, -1)
+  pairs = np.asarray(pair_scores(_nhwc(x), kernel))
+  size = height * width
+  for name, expected in (
+    ('collect', pairs.swapaxes(1, 2)),  # [b, q, p]
+    ('distribute', pairs),
+  ):
+    got = figures[f'psamask.{case}.{name}'].reshape(2, size, size)
+    np.testing.assert_array_equal(got, expected)

@@ -14,8 +14,10 @@ from emanet_jax.parts import HEADS
 VARIANTS = [
   *((name, {}) for name in HEADS.names()),
   ('deeplabv3', {'projection_size': 3}),
+  ('enc', {'use_lateral': True}),
   ('fcn', {'num_convs': 2, 'concat_input': True}),
   ('nonlocal', {'pairwise': 'dot'}),
+  ('psa', {'padded': True}),
   ('psp', {'align_corners': False}),
 ]
 
@@ -25,8 +27,11 @@ def test_an_image_in_a_larger_batch_gets_what_it_gets_alone(name, options):
   narrow = {
     'channels': 16,
     'out_channels': 16,
+    'region_channels': 16,
     'inner_channels': 8,
     'num_maps': 8,
+    'num_codes': 4,
+    'mask_size': 7,
   }
   known = HEADS.options(name)
   options = {k: v for k, v in narrow.items() if k in known} | options
