@@ -71,6 +71,14 @@ def zero_conv1x1(features: int, name: str) -> Conv:
   )
 
 
+def add_scaled(
+  module: nn.Module, x: Float[Array, 'b h w c'], y: Float[Array, 'b h w c']
+) -> Float[Array, 'b h w c']:
+  """γ y + x, γ being the module's parameter `gamma`, 0 at the start."""
+  gamma = module.param('gamma', nn.initializers.zeros, ())
+  return gamma.astype(x.dtype) * y + x
+
+
 def check(head: str, dropout_rate: float, **widths: int) -> None:
   """Raises a UserError for a width below 1 or an impossible dropout rate."""
   for key, value in widths.items():

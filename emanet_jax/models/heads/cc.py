@@ -11,7 +11,12 @@ from jaxtyping import Float, Int
 from emanet_jax.array import Array
 from emanet_jax.models.attention.criss_cross import criss_cross_attention
 from emanet_jax.models.attention.products import positions_inside
-from emanet_jax.models.heads._shared import BlockHead, check, conv1x1
+from emanet_jax.models.heads._shared import (
+  BlockHead,
+  add_scaled,
+  check,
+  conv1x1,
+)
 
 FREE_IN_EVALUATION = ('dropout_rate',)
 
@@ -39,8 +44,7 @@ class CrissCross(nn.Module):
     value = conv1x1(x.shape[-1], 'value')(x)
     counted = positions_inside(extent, x.shape).reshape(x.shape[:-1])
     y = criss_cross_attention(query, key, value, counted)
-    gamma = self.param('gamma', nn.initializers.zeros, ())
-    return gamma.astype(x.dtype) * y + x
+    return add_scaled(self, x, y)
 
 
 def create(

@@ -13,7 +13,13 @@ from emanet_jax.errors import UserError
 from emanet_jax.models.attention.channel import channel_attention
 from emanet_jax.models.attention.non_local import softmax_attention
 from emanet_jax.models.attention.products import flatten, positions_inside
-from emanet_jax.models.heads._shared import check, classify, conv1x1, conv_norm
+from emanet_jax.models.heads._shared import (
+  add_scaled,
+  check,
+  classify,
+  conv1x1,
+  conv_norm,
+)
 from emanet_jax.models.outputs import sow_output
 
 FREE_IN_EVALUATION = ('dropout_rate',)
@@ -43,8 +49,7 @@ class PositionAttention(nn.Module):
     value = flatten(conv1x1(x.shape[-1], 'value')(x))
     counted = positions_inside(extent, x.shape)
     y = softmax_attention(query, key, value, counted, 1.0).reshape(x.shape)
-    gamma = self.param('gamma', nn.initializers.zeros, ())
-    return gamma.astype(x.dtype) * y + x
+    return add_scaled(self, x, y)
 
 
 class ChannelAttention(nn.Module):
@@ -61,8 +66,7 @@ class ChannelAttention(nn.Module):
     del train
     counted = positions_inside(extent, x.shape)
     y = channel_attention(flatten(x), counted).reshape(x.shape)
-    gamma = self.param('gamma', nn.initializers.zeros, ())
-    return gamma.astype(x.dtype) * y + x
+    return add_scaled(self, x, y)
 
 
 class DAHead(nn.Module):

@@ -57,10 +57,8 @@ def network_from_torch(
   }
   layout, tensors = _recognise(tensors)
   names = layout.names(layouts.stage_sizes(tensors))
-  tensors, unlike = _without_copies(tensors, layout)
   _refuse(
     {
-      'the network has one tensor for what differs here': unlike,
       'the network has no place for': [
         f'{name} {tensors[name].shape}' for name in tensors.keys() - names
       ],
@@ -134,17 +132,21 @@ def torch_from_variables(
 
 def _without_copies(
   tensors: dict[str, np.ndarray], layout: Layout
-) -> tuple[dict[str, np.ndarray], list[str]]:
-  """Without the layout's copies; and those that are none, in words."""
+) -> dict[str, np.ndarray]:
+  """Without the layout's copies. Raises for one that is none."""
   copies = {name: layout.original(name) for name in tensors}
-  unlike = [
-    f'{name} and {original}'
-    for name, original in copies.items()
-    if original in tensors
-    and name != original
-    and not np.array_equal(tensors[name], tensors[original])
-  ]
-  return {k: v for k, v in tensors.items() if copies[k] == k}, unlike
+  _refuse(
+    {
+      'the network has one tensor for what differs here': [
+        f'{name} and {original}'
+        for name, original in copies.items()
+        if name != original
+        and original in tensors
+        and not np.array_equal(tensors[name], tensors[original])
+      ]
+    }
+  )
+  return {k: v for k, v in tensors.items() if copies[k] == k}
 
 
 def _recognise(
@@ -159,7 +161,7 @@ def _recognise(
   for layout in LAYOUTS:
     given = tensors if layout.head else bare
     if all(mark in given for mark in layout.marks):
-      return layout, given
+      return layout, _without_copies(given, layout)
   raise UserError(
     'not a known network: its tensors are called like '
     f'{sorted(tensors)[:5]}; known are '
