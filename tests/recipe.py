@@ -62,7 +62,7 @@ def weight(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
       value = 0.1 * normal
     case 'scale', 1:  # of distances from code words
       value = -0.05 * (1 + 0.1 * normal)
-  return np.ascontiguousarray(value, np.float32)
+  return np.array(value, np.float32, order='C')
 
 
 def image(seed: int, batch: int, height: int, width: int) -> np.ndarray:

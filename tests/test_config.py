@@ -119,7 +119,7 @@ def test_a_run_book_has_the_default_keys_all_locked(book):
     ('backbone.stem_widths', (8, 8), r'is \(8, 8\).*three stem widths'),
     ('backbone.multi_grid', (1,), r'multi_grid \(1,\) has fewer entries'),
     ('backbone.output_stride', 4, r'output_stride is 4; it must be 8, 16 or'),
-    ('head.name', 'unet', "head.name is 'unet'; known are .*ema, fcn"),
+    ('head.name', 'unet', "head.name is 'unet'; known are .*ema, enc, fcn"),
     ('head.gradient', 'some', r"'some'.*cut"),
     ('head.basis_norm', 'l1', r"'l1'.*l2"),
     ('head.maintenance', 'magic', r"'magic'.*moving_average"),

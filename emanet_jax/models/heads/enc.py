@@ -172,7 +172,16 @@ def create(
   se_weight: float = 0.2,
   dropout_rate: float = 0.1,
 ) -> EncHead:
-  """The head of a configuration, checked; arguments as of `EncHead`.
+  """The head of a configuration, checked.
+
+  Args:
+    num_classes: Classes predicted.
+    norm_momentum: Share of running statistics kept per step.
+    channels: See `EncHead`.
+    num_codes: Code words.
+    use_lateral: See `EncHead`.
+    se_weight: See `EncHead`; mmsegmentation has 0.2.
+    dropout_rate: See `EncHead`.
 
   Raises:
     UserError: A value that no such head has.

@@ -118,7 +118,16 @@ def create(
   region_weight: float = 0.4,
   dropout_rate: float = 0.1,
 ) -> OCRHead:
-  """The head of a configuration, checked; arguments as of `OCRHead`.
+  """The head of a configuration, checked.
+
+  Args:
+    num_classes: Classes predicted.
+    norm_momentum: Share of running statistics kept per step.
+    channels: See `OCRHead`.
+    inner_channels: See `OCRHead`.
+    region_channels: See `OCRHead`.
+    region_weight: See `OCRHead`; mmsegmentation has 0.4.
+    dropout_rate: See `OCRHead`.
 
   Raises:
     UserError: A value that no such head has.

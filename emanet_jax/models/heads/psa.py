@@ -173,7 +173,15 @@ def create(
   padded: bool = False,
   dropout_rate: float = 0.1,
 ) -> PSAHead:
-  """The head of a configuration, checked; arguments as of `PSAHead`.
+  """The head of a configuration, checked.
+
+  Args:
+    num_classes: Classes predicted.
+    norm_momentum: Share of running statistics kept per step.
+    channels: See `PSAHead`.
+    mask_size: See `PSAHead`.
+    padded: See `PSAHead`; by default as the authors have it.
+    dropout_rate: See `PSAHead`.
 
   Raises:
     UserError: A value that no such head has.
