@@ -16,7 +16,7 @@ WRONG = {
   ),
   'head': (
     ['--config.model.head.name=unet'],
-    ["error: in the configuration: model.head.name is 'unet'", 'ema, fcn'],
+    ["error: in the configuration: model.head.name is 'unet'", 'ema, enc, fcn'],
   ),
   'backbone': (
     ['--config.model.backbone.name=vgg'],
