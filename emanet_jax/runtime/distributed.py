@@ -1,6 +1,7 @@
 """How the processes of a cluster or TPU pod become one program."""
 
 import os
+import socket
 
 import jax
 from absl import logging
@@ -11,6 +12,9 @@ MODES = ('auto', 'on', 'off')
 
 # What launchers tell each process: how many stand side by side.
 _SIDE_BY_SIDE = ('SLURM_STEP_NUM_TASKS', 'OMPI_COMM_WORLD_SIZE', 'PMI_SIZE')
+
+# As of a name before its pod is up.
+_NOT_YET = (socket.gaierror, ConnectionError, TimeoutError)
 
 
 def join(mode: str, heartbeat_seconds: int) -> None:
@@ -36,15 +40,16 @@ def join(mode: str, heartbeat_seconds: int) -> None:
     return
   try:
     jax.distributed.initialize(heartbeat_timeout_seconds=heartbeat_seconds)
-  except OSError as error:  # as of a name, before its pod is up
-    raise TryAgainError(
-      f'--distributed={mode}: the other processes were not found ({error})'
-    ) from error
-  except (ValueError, TypeError, RuntimeError, KeyError) as error:
+  except (ValueError, TypeError, RuntimeError, OSError, KeyError) as error:
     no_cluster = 'coordinator_address should be defined' in str(error)
     if mode == 'auto' and no_cluster:
       _refuse_to_stand_beside()
       return
+    cause = error.__cause__ or error  # JAX wraps the last of its attempts
+    if isinstance(cause, _NOT_YET):
+      raise TryAgainError(
+        f'--distributed={mode}: the other processes were not found ({cause})'
+      ) from error
     raise UserError(
       f'--distributed={mode}: the processes did not come together ({error}). '
       'JAX sees Slurm, Open MPI, Kubernetes jobs and Cloud TPU slices by '

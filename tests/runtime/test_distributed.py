@@ -6,13 +6,17 @@ import sys
 from emanet_jax.runtime.preemption import STOPPED
 from tests import tiny
 
-# As JAX's look at Kubernetes ends before the first pod has a name.
+# JAX looks for the first pod's name in vain, as it does on Kubernetes.
 UNKNOWN = """
 import runpy, socket, sys
 import jax
+from jax._src.clusters import k8s_cluster
+
+def look_up():
+  raise socket.gaierror(-2, 'Name or service not known')
 
 def initialize(**options):
-  raise socket.gaierror(-2, 'Name or service not known')
+  k8s_cluster.retry(look_up, wait=(0,), exceptions=socket.gaierror)()
 
 jax.distributed.initialize = initialize
 sys.argv = ['main', '--config=configs/shapes.py', '--workdir=nowhere']

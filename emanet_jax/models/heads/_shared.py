@@ -91,6 +91,12 @@ def check(head: str, dropout_rate: float, **widths: int) -> None:
     )
 
 
+def check_weight(key: str, weight: float) -> None:
+  """Raises a UserError for the weight of a loss below 0."""
+  if weight < 0:
+    raise UserError(f'model.head.{key} is {weight}; it must be ≥ 0')
+
+
 def check_grids(grids: Sequence[int]) -> None:
   """Raises a UserError unless there are cells in every grid, and a grid."""
   if not grids or min(grids) < 1:

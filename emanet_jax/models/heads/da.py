@@ -9,13 +9,13 @@ import flax.linen as nn
 from jaxtyping import Float, Int
 
 from emanet_jax.array import Array
-from emanet_jax.errors import UserError
 from emanet_jax.models.attention.channel import channel_attention
 from emanet_jax.models.attention.non_local import softmax_attention
 from emanet_jax.models.attention.products import flatten, positions_inside
 from emanet_jax.models.heads._shared import (
   add_scaled,
   check,
+  check_weight,
   classify,
   conv1x1,
   conv_norm,
@@ -104,21 +104,20 @@ class DAHead(nn.Module):
     """
     width, momentum = self.channels, self.norm_momentum
     given = {'train': train, 'extent': extent}
-    branches = {
+    attentions = {
       'pam': PositionAttention(self.inner_channels, name='pam_block'),
       'cam': ChannelAttention(name='cam_block'),
     }
-    for name, attention in branches.items():
+    branches = []
+    for name, attention in attentions.items():
       x = conv_norm(width, momentum, f'{name}_conv_in')(features[-1], **given)
       x = attention(x, **given)
-      branches[name] = conv_norm(width, momentum, f'{name}_conv_out')(
-        x, **given
-      )
-    if self.branch_weight and (train or self.is_initializing()):
-      for name, x in branches.items():
+      x = conv_norm(width, momentum, f'{name}_conv_out')(x, **given)
+      if self.branch_weight and (train or self.is_initializing()):
         logits = self._classify(x, train, f'{name}_classifier')
         sow_output(self, name, logits, self.branch_weight)
-    return self._classify(sum(branches.values()), train, 'classifier')
+      branches.append(x)
+    return self._classify(sum(branches), train, 'classifier')
 
   def _classify(self, x, train, name):
     return classify(x, self.num_classes, self.dropout_rate, train, name)
@@ -139,10 +138,7 @@ def create(
     UserError: A value that no such head has.
   """
   check('da', dropout_rate, channels=channels, inner_channels=inner_channels)
-  if branch_weight < 0:
-    raise UserError(
-      f'model.head.branch_weight is {branch_weight}; it must be ≥ 0'
-    )
+  check_weight('branch_weight', branch_weight)
   return DAHead(
     num_classes,
     channels,

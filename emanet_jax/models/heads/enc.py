@@ -13,12 +13,12 @@ import optax
 from jaxtyping import Float, Int
 
 from emanet_jax.array import Array
-from emanet_jax.errors import UserError
 from emanet_jax.models.attention.encoding import encode
 from emanet_jax.models.attention.products import flatten, positions_inside
 from emanet_jax.models.heads._shared import (
   check,
   check_one_size,
+  check_weight,
   classify,
   conv1x1,
   conv_norm,
@@ -187,8 +187,7 @@ def create(
     UserError: A value that no such head has.
   """
   check('enc', dropout_rate, channels=channels, num_codes=num_codes)
-  if se_weight < 0:
-    raise UserError(f'model.head.se_weight is {se_weight}; it must be ≥ 0')
+  check_weight('se_weight', se_weight)
   return EncHead(
     num_classes,
     channels,

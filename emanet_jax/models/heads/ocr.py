@@ -11,13 +11,13 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from emanet_jax.array import Array
-from emanet_jax.errors import UserError
 from emanet_jax.models.attention.gather import gather
 from emanet_jax.models.attention.non_local import softmax_attention
 from emanet_jax.models.attention.products import flatten, positions_inside
 from emanet_jax.models.heads._shared import (
   check,
   check_one_size,
+  check_weight,
   classify,
   conv_norm,
 )
@@ -138,10 +138,7 @@ def create(
     'region_channels': region_channels,
   }
   check('ocr', dropout_rate, **widths)
-  if region_weight < 0:
-    raise UserError(
-      f'model.head.region_weight is {region_weight}; it must be ≥ 0'
-    )
+  check_weight('region_weight', region_weight)
   return OCRHead(
     num_classes,
     **widths,
