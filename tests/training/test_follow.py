@@ -105,7 +105,7 @@ def test_the_best_by_a_followers_scores_stays(run, monkeypatch, caplog):
         writer.write(step, 'eval', {'mIoU': scores[step]})
 
   monkeypatch.setattr(checkpoint, 'save', save_and_be_followed)
-  with caplog.at_level('INFO'):
+  with caplog.at_level('INFO', logger='absl'):
     train.train(config, str(workdir))
   assert tiny.saved_steps(workdir) == [2, 6]
   assert 'best so far: mIoU 60.00, step 2 (as followed)' in caplog.text
