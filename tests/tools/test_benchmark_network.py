@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from emanet_jax.config import default_config
+from emanet_jax.models import flops
 from emanet_jax.models.ema_unit import EMAUnit
 from emanet_jax.models.layers import Conv
 from emanet_jax.models.segmenter import create_model
-from emanet_jax.tools.benchmark import flops, network, subjects
+from emanet_jax.tools.benchmark import network, subjects
 from tests import tiny
 
 HAS_TORCH = importlib.util.find_spec('torch') is not None

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from emanet_jax.config import default_config
+from emanet_jax.models import flops
 from emanet_jax.models.ema_unit import EMAUnit
 from emanet_jax.models.segmenter import Segmenter, create_model
 from emanet_jax.runtime import startup
 from emanet_jax.state import train_state
-from emanet_jax.tools.benchmark import flops
 from emanet_jax.tools.benchmark.contest import Subject
 from emanet_jax.training.losses import create_loss
 from emanet_jax.training.optimizers import create_optimizer
