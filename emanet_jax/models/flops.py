@@ -1,6 +1,8 @@
 """Floating-point operations of products and convolutions, counted on paper."""
 
+import collections
 import math
+import re
 from collections.abc import Callable
 
 import jax
@@ -17,22 +19,44 @@ def count(function: Callable, *args) -> int:
     function: Of arrays.
     *args: Its arguments, or their shapes.
   """
-  return _count(jax.make_jaxpr(function)(*args).jaxpr)
+  return sum(by_module(function, *args).values())
 
 
-def _count(jaxpr) -> int:
-  total = 0
+def by_module(function: Callable, *args) -> dict[str, int]:
+  """The same for each module of flax's, by its path: 'head/conv_in/conv'.
+
+  What a module does outside of its own modules is its own.
+  """
+  found = collections.Counter()
+  _count(jax.make_jaxpr(function)(*args).jaxpr, '', 1, found)
+  return dict(found)
+
+
+def _count(jaxpr, outer: str, times: int, found: collections.Counter) -> None:
   for equation in jaxpr.eqns:
-    if equation.primitive.name == 'dot_general':
-      total += _of_product(equation)
-    elif equation.primitive.name == 'conv_general_dilated':
-      total += _of_convolution(equation)
-    elif equation.primitive.name in ('cond', 'while'):
-      total += max(map(_count, _inner(equation)))
+    stack = f'{outer}/{equation.source_info.name_stack}'
+    name = equation.primitive.name
+    if name == 'dot_general':
+      found[_path(stack)] += times * _of_product(equation)
+    elif name == 'conv_general_dilated':
+      found[_path(stack)] += times * _of_convolution(equation)
+    elif name in ('cond', 'while'):
+      most = collections.Counter()
+      for inner in _inner(equation):
+        branch = collections.Counter()
+        _count(inner, stack, times, branch)
+        most = max(most, branch, key=lambda counted: counted.total())
+      found.update(most)
     else:
-      repeats = equation.params.get('length', 1)  # of a scan
-      total += repeats * sum(map(_count, _inner(equation)))
-  return total
+      repeats = times * equation.params.get('length', 1)  # of a scan
+      for inner in _inner(equation):
+        _count(inner, stack, repeats, found)
+
+
+def _path(stack: str) -> str:
+  """The modules of a name stack; classes, methods and products are no names."""
+  names = stack.split('/')
+  return '/'.join(name for name in names if re.fullmatch(r'[a-z]\w*', name))
 
 
 def _inner(equation) -> list:
