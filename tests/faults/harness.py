@@ -107,8 +107,9 @@ def _disturb(run: Run, where: str, number: signal.Signals) -> str:
   assert int(going_on[1] if going_on else 0) == before, output
   if number == signal.SIGKILL:
     assert code == -number, f'ended with {code}: {output}'
-    # A save goes on beside the steps after it, and is not a folder at once.
-    reached -= reached % _EVERY + _EVERY
+    # The last save begun before this step may be under way; the next one would
+    # have waited for it, as it did for the one before, which is complete.
+    reached = (reached - 1) // _EVERY * _EVERY - _EVERY
   else:
     assert code == STOPPED, f'{number.name}: ended with {code}: {output}'
   kept = max(run.saved(), default=0)
