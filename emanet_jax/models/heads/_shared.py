@@ -45,6 +45,11 @@ def conv3x3(
   )
 
 
+def conv_names(count: int) -> list[str]:
+  """Of a head's convolutions in a row."""
+  return ['conv', *(f'conv{i}' for i in range(2, count + 1))][:count]
+
+
 def check(head: str, dropout_rate: float, **widths: int) -> None:
   """Raises a UserError for a width below 1 or an impossible dropout rate."""
   for key, value in widths.items():

@@ -2,7 +2,8 @@
 
 Chen et al., "Rethinking Atrous Convolution for Semantic Image Segmentation"
 (2017), 3.3. Channels, 1×1 projection and rates are the paper's at output stride
-8; with 512 channels and a 3×3 projection it is mmsegmentation's.
+8; with 512 channels and a 3×3 projection it is mmsegmentation's, with one 3×3
+after the projection torchvision's.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,12 @@ from jaxtyping import Float, Int
 from emanet_jax.array import Array
 from emanet_jax.errors import UserError
 from emanet_jax.models.attention.pyramid import PooledBranches
-from emanet_jax.models.heads._shared import check, classify, conv3x3
+from emanet_jax.models.heads._shared import (
+  check,
+  classify,
+  conv3x3,
+  conv_names,
+)
 from emanet_jax.models.layers import ConvNorm, torch_default
 
 FREE_IN_EVALUATION = ('dropout_rate', 'rates')
@@ -28,6 +34,7 @@ class DeepLabV3Head(nn.Module):
     channels: Width of each branch and before the classifier.
     rates: Dilation of each 3×3.
     projection_size: Of the convolution on all branches together: 1 or 3.
+    num_convs: Convolutions of 3×3 between it and the classifier.
     dropout_rate: Share of whole channels dropped in training, in [0, 1).
     norm_momentum: Share of running statistics kept per step.
   """
@@ -36,6 +43,7 @@ class DeepLabV3Head(nn.Module):
   channels: int
   rates: tuple[int, ...]
   projection_size: int
+  num_convs: int
   dropout_rate: float
   norm_momentum: float
 
@@ -68,6 +76,8 @@ class DeepLabV3Head(nn.Module):
       else conv3x3(width, momentum, 'project')
     )
     x = project(x, **given)
+    for name in conv_names(self.num_convs):
+      x = conv3x3(width, momentum, name)(x, **given)
     return classify(x, self.num_classes, self.dropout_rate, train)
 
   def _conv1x1(self, name: str) -> ConvNorm:
@@ -86,6 +96,7 @@ def create(
   channels: int = 256,
   rates: Sequence[int] = (12, 24, 36),
   projection_size: int = 1,
+  num_convs: int = 0,
   dropout_rate: float = 0.1,
 ) -> DeepLabV3Head:
   """The head of a configuration, checked.
@@ -96,6 +107,7 @@ def create(
     channels: See `DeepLabV3Head`.
     rates: See `DeepLabV3Head`; half of the defaults belong to output stride 16.
     projection_size: See `DeepLabV3Head`.
+    num_convs: See `DeepLabV3Head`.
     dropout_rate: See `DeepLabV3Head`.
 
   Raises:
@@ -110,11 +122,14 @@ def create(
     raise UserError(
       f'model.head.projection_size is {projection_size}; it must be 1 or 3'
     )
+  if num_convs < 0:
+    raise UserError(f'model.head.num_convs is {num_convs}; it must be ≥ 0')
   return DeepLabV3Head(
     num_classes,
     channels,
     tuple(rates),
     projection_size,
+    num_convs,
     dropout_rate,
     norm_momentum,
   )

@@ -6,6 +6,7 @@ missing or of another shape than the network's is an error that lists both
 sides.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -17,8 +18,8 @@ from flax import traverse_util
 from emanet_jax.config import default_config
 from emanet_jax.errors import UserError
 from emanet_jax.models.backbones.resnet import STAGE_SIZES
-from emanet_jax.models.pytorch import layouts
 from emanet_jax.models.pytorch.layouts import LAYOUTS, Layout, Path
+from emanet_jax.models.pytorch.resnets import stage_sizes
 from emanet_jax.models.segmenter import create_model
 
 _COUNTER = 'num_batches_tracked'  # of each normalisation; we have none
@@ -55,7 +56,7 @@ def network_from_torch(
     if not name.endswith(_COUNTER)
   }
   layout, tensors = _recognise(tensors)
-  names = layout.names(layouts.stage_sizes(tensors))
+  names = layout.names(stage_sizes(tensors))
   _refuse(
     {
       'the network has no place for': [
@@ -72,6 +73,8 @@ def network_from_torch(
     }
   )
   found = {path: _to_flax(tensors[name], path) for name, path in names.items()}
+  for path, order in layout.orders.items():
+    found[path] = _ordered(found[path], order)
   model_config = default_config().model
   model_config.update_from_flattened_dict(_options(layout, found))
   expected = _expected_shapes(model_config, _width(found, 'head/classifier'))
@@ -94,7 +97,7 @@ def torch_from_variables(
 
   Args:
     variables: Of an EMANet as the authors' or mmsegmentation's, of another of
-      the latter's networks, or of a ResNet alone.
+      the latter's or torchvision's networks, or of a ResNet alone.
     steps: Updates behind it, for the `num_batches_tracked` that strict loading
       asks for.
 
@@ -105,7 +108,7 @@ def torch_from_variables(
     UserError: No layout has all of these tensors.
   """
   found = traverse_util.flatten_dict(variables)
-  sizes = layouts.stage_sizes(
+  sizes = stage_sizes(
     path[2].replace('_', '.') for path in found if path[1] == 'backbone'
   )
   for layout in LAYOUTS:
@@ -117,6 +120,8 @@ def torch_from_variables(
       'no PyTorch network has just these tensors; known are: '
       + ', '.join(layout.title for layout in LAYOUTS)
     )
+  for path, order in layout.orders.items():
+    found[path] = _ordered(found[path], np.argsort(order).tolist())
   tensors = {}
   for name, path in names.items():
     tensors[name] = _to_torch(found[path], path)
@@ -166,6 +171,14 @@ def _to_torch(value: np.ndarray, path: Path) -> np.ndarray:
   elif 'layer_norm' in path:
     value = value[:, None, None]
   return np.array(value, order='C')
+
+
+def _ordered(kernel: np.ndarray, order: Sequence[int]) -> np.ndarray:
+  """A kernel [k, k, c, f] that reads parts of c in another order."""
+  if kernel.ndim != 4 or kernel.shape[2] % len(order):
+    return kernel  # refused for its shape
+  parts = np.split(kernel, len(order), axis=2)
+  return np.concatenate([parts[i] for i in order], axis=2)
 
 
 def _options(layout: Layout, found: dict[Path, np.ndarray]) -> dict[str, Any]:

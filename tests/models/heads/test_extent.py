@@ -13,7 +13,7 @@ from emanet_jax.parts import HEADS
 
 VARIANTS = [
   *((name, {}) for name in HEADS.names()),
-  ('deeplabv3', {'projection_size': 3}),
+  ('deeplabv3', {'projection_size': 3, 'num_convs': 1}),
   ('fcn', {'num_convs': 2, 'concat_input': True}),
   ('nonlocal', {'pairwise': 'dot'}),
   ('psp', {'align_corners': False}),

@@ -110,6 +110,45 @@ def mmseg_shapes(
   return shapes
 
 
+def torchvision_shapes(head, classes=21, channels=256, auxiliary=256, **resnet):
+  """Names and shapes of torchvision's networks; auxiliary 0: without.
+
+  Args:
+    head: 'fcn' or 'deeplabv3'.
+    classes: Classes predicted.
+    channels: Width of the head.
+    auxiliary: Width of the auxiliary head.
+    **resnet: Of `imagenet_shapes`.
+  """
+  backbone = imagenet_shapes(stem_names=CLASSIC, **resnet)
+  features = backbone['fc.weight'][1]
+
+  def fcn(name, width, channels):
+    shapes = conv(f'{name}.0', width, channels, 3) | norm(f'{name}.1', width)
+    shapes |= conv(f'{name}.4', classes, width)
+    return {**shapes, f'{name}.4.bias': (classes,)}
+
+  if head == 'fcn':
+    shapes = fcn('classifier', channels, features)
+  else:
+    shapes, aspp = {}, 'classifier.0'
+    for i, first in enumerate(('0', '0', '0', '0', '1')):
+      size = 3 if 0 < i < 4 else 1
+      branch = f'{aspp}.convs.{i}'
+      shapes |= conv(f'{branch}.{first}', channels, features, size)
+      shapes |= norm(f'{branch}.{int(first) + 1}', channels)
+    shapes |= conv(f'{aspp}.project.0', channels, 5 * channels)
+    shapes |= norm(f'{aspp}.project.1', channels)
+    shapes |= conv('classifier.1', channels, channels, 3)
+    shapes |= norm('classifier.2', channels)
+    shapes |= conv('classifier.4', classes, channels)
+    shapes['classifier.4.bias'] = (classes,)
+  if auxiliary:
+    shapes |= fcn('aux_classifier', auxiliary, features // 2)
+  backbone = {k: v for k, v in backbone.items() if not k.startswith('fc.')}
+  return {f'backbone.{k}': v for k, v in backbone.items()} | shapes
+
+
 def weights(shapes):
   rng = np.random.default_rng(0)
   return {
