@@ -78,7 +78,7 @@ class Segmenter(nn.Module):
     train: bool = False,
     extent: Int[Array, 'b 2'] | None = None,
   ) -> Float[Array, 'b ho wo classes']:
-    """Logits, float32, at the backbone's output resolution.
+    """Logits, float32, at the resolution of one of the backbone's stages.
 
     Args:
       image: Normalised.
@@ -105,8 +105,18 @@ class Segmenter(nn.Module):
     if self.auxiliary_head and (train or self.is_initializing()):
       logits = self.auxiliary_head(features[:-1], train=train)
       sow_output(self, 'auxiliary', logits, self.auxiliary_weight)
-    extent = self.backbone.out_extent(extent)
-    return at_least_float32(self.head(features, train=train, extent=extent))
+    extents = self.backbone.out_extents(extent)
+    given = (
+      {'extent': extents[-1]}
+      if self._output_stage == -1
+      else {'extents': extents}
+    )
+    return at_least_float32(self.head(features, train=train, **given))
+
+  @property
+  def _output_stage(self) -> int:
+    """The stage whose size logits have."""
+    return getattr(self.head, 'output_stage', -1)
 
   def upsample(
     self, logits: Float[Array, 'b h w classes'], size: tuple[int, int]
@@ -116,12 +126,12 @@ class Segmenter(nn.Module):
 
   @property
   def output_stride(self) -> int:
-    """Pixels of the image per pixel of the features."""
+    """Pixels of the image per pixel of the last features."""
     return self.backbone.output_stride
 
   def out_extent(self, extent: Int[Array, 'b 2']) -> Int[Array, 'b 2']:
     """The images' extent in the logits of `low_resolution`."""
-    return self.backbone.out_extent(extent)
+    return self.backbone.out_extents(extent)[self._output_stage]
 
   def frozen_params(self) -> tuple[tuple[str, ...], ...]:
     """Paths in `params` of subtrees that never get a gradient."""

@@ -151,11 +151,15 @@ class ResNet(nn.Module):
       outputs.append(x)
     return tuple(outputs)
 
-  def out_extent(self, extent: Int[Array, 'b 2'] | None):
-    """The images' extent in the last stage's features."""
-    for _ in range(self.output_stride.bit_length() - 1):
-      extent = halve(extent)
-    return extent
+  def out_extents(
+    self, extent: Int[Array, 'b 2'] | None
+  ) -> tuple[Int[Array, 'b 2'] | None, ...]:
+    """The images' extents in the four stages' features."""
+    extent, extents = halve(halve(extent)), []  # of stem and pooling
+    for stride, _ in stage_strides(self.output_stride):
+      extent = halve(extent) if stride == 2 else extent
+      extents.append(extent)
+    return tuple(extents)
 
   def _stem(self, x, train, extent):
     size = 3 if len(self.stem_widths) == 3 else 7

@@ -6,7 +6,12 @@ from jaxtyping import Float, Int
 
 from emanet_jax.array import Array
 from emanet_jax.errors import UserError
-from emanet_jax.models.layers import Conv, ConvNorm, torch_default
+from emanet_jax.models.layers import (
+  Conv,
+  ConvNorm,
+  SeparableConvNorm,
+  torch_default,
+)
 from emanet_jax.models.norm import at_least_float32
 
 
@@ -32,13 +37,12 @@ def classify(
 
 
 def conv3x3(
-  features: int, norm_momentum: float, name: str, dilation: int = 1
-) -> ConvNorm:
+  features: int, norm_momentum: float, name: str, *, separable: bool = False
+) -> ConvNorm | SeparableConvNorm:
   """A head's 3×3 convolution with normalisation and ReLU."""
-  return ConvNorm(
+  return (SeparableConvNorm if separable else ConvNorm)(
     features,
     3,
-    dilation=dilation,
     norm_momentum=norm_momentum,
     kernel_init=torch_default,
     name=name,

@@ -9,19 +9,20 @@ after the projection torchvision's.
 from collections.abc import Sequence
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jaxtyping import Float, Int
 
 from emanet_jax.array import Array
 from emanet_jax.errors import UserError
-from emanet_jax.models.attention.pyramid import PooledBranches
+from emanet_jax.models.attention.atrous_pyramid import (
+  atrous_pyramid,
+  check_atrous_pyramid,
+)
 from emanet_jax.models.heads._shared import (
   check,
   classify,
   conv3x3,
   conv_names,
 )
-from emanet_jax.models.layers import ConvNorm, torch_default
 
 FREE_IN_EVALUATION = ('dropout_rate', 'rates')
 
@@ -59,34 +60,20 @@ class DeepLabV3Head(nn.Module):
 
     In training the rng stream 'dropout' is needed unless dropout_rate is 0.
     """
-    x, given = features[-1], {'train': train, 'extent': extent}
     width, momentum = self.channels, self.norm_momentum
-    # Resized from one cell it is the same everywhere, either way of corners.
-    branches = PooledBranches(width, (1,), True, momentum, name='image_pool')(
-      x, **given
+    given = {'train': train, 'extent': extent}
+    x = atrous_pyramid(
+      features[-1],
+      width,
+      self.rates,
+      self.projection_size,
+      False,
+      momentum,
+      **given,
     )
-    branches.append(self._conv1x1('branch1')(x, **given))
-    for i, rate in enumerate(self.rates, start=2):
-      conv = conv3x3(width, momentum, f'branch{i}', rate)
-      branches.append(conv(x, **given))
-    x = jnp.concatenate(branches, axis=-1)
-    project = (
-      self._conv1x1('project')
-      if self.projection_size == 1
-      else conv3x3(width, momentum, 'project')
-    )
-    x = project(x, **given)
     for name in conv_names(self.num_convs):
       x = conv3x3(width, momentum, name)(x, **given)
     return classify(x, self.num_classes, self.dropout_rate, train)
-
-  def _conv1x1(self, name: str) -> ConvNorm:
-    return ConvNorm(
-      self.channels,
-      norm_momentum=self.norm_momentum,
-      kernel_init=torch_default,
-      name=name,
-    )
 
 
 def create(
@@ -114,14 +101,7 @@ def create(
     UserError: A value that no such head has.
   """
   check('deeplabv3', dropout_rate, channels=channels)
-  if not rates or min(rates) < 1:
-    raise UserError(
-      f'model.head.rates is {tuple(rates)}; give one or more numbers ≥ 1'
-    )
-  if projection_size not in (1, 3):
-    raise UserError(
-      f'model.head.projection_size is {projection_size}; it must be 1 or 3'
-    )
+  check_atrous_pyramid(rates, projection_size)
   if num_convs < 0:
     raise UserError(f'model.head.num_convs is {num_convs}; it must be ≥ 0')
   return DeepLabV3Head(

@@ -40,6 +40,26 @@ def _pair(theirs: str, ours: str) -> dict[str, str]:
   return {f'{theirs}.conv': f'{ours}/conv', f'{theirs}.bn': f'{ours}/norm'}
 
 
+def _pairs(theirs: str, ours: str, first: int, stop: int) -> dict[str, str]:
+  """Such pairs whose names hold numbers, from 0 theirs and from 1 ours."""
+  names = {}
+  for i in range(first, stop):
+    names |= _pair(theirs.format(i), ours.format(i + 1))
+  return names
+
+
+def _separable_pairs(
+  theirs: str, ours: str, first: int, stop: int
+) -> dict[str, str]:
+  return {
+    k: v
+    for kind in ('depthwise', 'pointwise')
+    for k, v in _pairs(
+      f'{theirs}.{kind}_conv', f'{ours}/{kind}', first, stop
+    ).items()
+  }
+
+
 _CLASSIFIER = {'conv_seg': 'classifier'}
 
 
@@ -100,24 +120,45 @@ _NON_LOCAL = {
   **_pair('conv_out', 'conv_out'),
 }
 _PSP = {
-  **{
-    k: v
-    for i in range(4)
-    for k, v in _pair(f'psp_modules.{i}.1', f'pyramid/branch{i + 1}').items()
-  },
+  **_pairs('psp_modules.{}.1', 'pyramid/branch{}', 0, 4),
   **_pair('bottleneck', 'conv_cat'),
   **_CLASSIFIER,
 }
 _DEEPLAB = {
   **_pair('image_pool.1', 'image_pool/branch1'),
-  **{
-    k: v
-    for i in range(4)
-    for k, v in _pair(f'aspp_modules.{i}', f'branch{i + 1}').items()
-  },
+  **_pairs('aspp_modules.{}', 'branch{}', 0, 4),
   **_pair('bottleneck', 'project'),
   **_CLASSIFIER,
 }
+_DEEPLAB_SIZES = {
+  'channels': ('project/conv', -1),
+  'projection_size': ('project/conv', 0),
+}
+
+
+def _deeplabv3plus(separable: bool) -> MmsegHead:
+  pairs = _separable_pairs if separable else _pairs
+  return MmsegHead(
+    f'DeepLabV3+{"" if separable else " of ordinary convolutions"}',
+    'deeplabv3plus',
+    (
+      'c1_bottleneck.conv',
+      *('aspp_modules.1.depthwise_conv.conv',) * separable,
+    ),
+    {
+      **_pair('image_pool.1', 'image_pool/branch1'),
+      **_pair('aspp_modules.0', 'branch1'),
+      **pairs('aspp_modules.{}', 'branch{}', 1, 4),
+      **_pair('bottleneck', 'project'),
+      **_pair('c1_bottleneck', 'low'),
+      **pairs('sep_bottleneck.{}', 'decode{}', 0, 2),
+      **_CLASSIFIER,
+    },
+    {**_DEEPLAB_SIZES, 'low_channels': ('low/conv', -1)},
+    {'separable': separable, 'align_corners': False},
+  )
+
+
 # Those with more tensors before those that have a part of these.
 HEADS = (
   EMA,
@@ -136,15 +177,14 @@ HEADS = (
     {'channels': ('conv_cat/conv', -1)},
     {'align_corners': False},
   ),
+  _deeplabv3plus(True),
+  _deeplabv3plus(False),
   MmsegHead(
     'DeepLabV3',
     'deeplabv3',
     ('image_pool.1.conv',),
     _DEEPLAB,
-    {
-      'channels': ('project/conv', -1),
-      'projection_size': ('project/conv', 0),
-    },
+    _DEEPLAB_SIZES,
   ),
   _fcn(2, True),
   _fcn(2, False),

@@ -55,6 +55,18 @@ NETWORKS = {
     **_WITH_AUXILIARY,
   },
   'deeplabv3_paper': {'head.name': 'deeplabv3'},
+  'deeplabv3plus': {
+    'head.name': 'deeplabv3plus',
+    'head.channels': 512,
+    'head.projection_size': 3,
+    'head.separable': True,
+    'head.align_corners': False,
+    **_WITH_AUXILIARY,
+  },
+  'deeplabv3plus_plain': {
+    'head.name': 'deeplabv3plus',
+    'head.align_corners': False,
+  },
   'nonlocal': {'head.name': 'nonlocal', **_WITH_AUXILIARY},
 }
 
@@ -132,6 +144,9 @@ def test_forward(name):
     'logits',
     'aux_lowres',
   }
+  step = int(figures.get('lowres_step', 1))
+  for key in got.keys() - {'logits'}:
+    got[key] = got[key][:, ::step, ::step]
   for key, value in got.items():
     np.testing.assert_allclose(
       value, nhwc(figures[key]), rtol=0, atol=5e-6, err_msg=key
@@ -166,7 +181,7 @@ def test_conversion(name):
     }
   )
   for section in (config.head, config.auxiliary_head):
-    for key in ('channels', 'inner_channels'):
+    for key in ('channels', 'inner_channels', 'low_channels'):
       if key in section and name != 'fcn_linear' and section.get('weight', 1):
         section[key] //= 8
   assert got.to_dict() == config.to_dict()
