@@ -7,7 +7,6 @@ sides.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +16,8 @@ from flax import traverse_util
 
 from emanet_jax.config import default_config
 from emanet_jax.errors import UserError
-from emanet_jax.models.backbones.resnet import STAGE_SIZES
 from emanet_jax.models.pytorch.layouts import LAYOUTS, Layout, Path
+from emanet_jax.models.pytorch.options import options, width
 from emanet_jax.models.pytorch.resnets import stage_sizes
 from emanet_jax.models.segmenter import create_model
 
@@ -76,8 +75,8 @@ def network_from_torch(
   for path, order in layout.orders.items():
     found[path] = _ordered(found[path], order)
   model_config = default_config().model
-  model_config.update_from_flattened_dict(_options(layout, found))
-  expected = _expected_shapes(model_config, _width(found, 'head/classifier'))
+  model_config.update_from_flattened_dict(options(layout, found))
+  expected = _expected_shapes(model_config, width(found, 'head/classifier'))
   _refuse(
     {
       'shapes differ (in Flax layout) at': [
@@ -179,43 +178,6 @@ def _ordered(kernel: np.ndarray, order: Sequence[int]) -> np.ndarray:
     return kernel  # refused for its shape
   parts = np.split(kernel, len(order), axis=2)
   return np.concatenate([parts[i] for i in order], axis=2)
-
-
-def _options(layout: Layout, found: dict[Path, np.ndarray]) -> dict[str, Any]:
-  """What sets this network apart from the default, by dotted keys."""
-  blocks = tuple(
-    len({p[2] for p in found if p[2].startswith(f'layer{stage}_')})
-    for stage in (1, 2, 3, 4)
-  )
-  stems = sorted({p[2] for p in found if p[2].startswith('stem')})
-  options = {
-    'backbone.multi_grid': (1, 2, 4),
-    'backbone.stem_widths': tuple(
-      _width(found, f'backbone/{stem}/conv') for stem in stems
-    ),
-    'backbone.width': _width(found, 'backbone/layer1_0/conv1/conv'),
-    **layout.options,
-  }
-  depths = {sizes: depth for depth, sizes in STAGE_SIZES.items()}
-  if blocks in depths:
-    options['backbone.depth'] = depths[blocks]
-  else:
-    grid = options['backbone.multi_grid']
-    grid += grid[-1:] * (blocks[3] - len(grid))
-    options |= {'backbone.stage_sizes': blocks, 'backbone.multi_grid': grid}
-  for key, (path, axis) in layout.sizes.items():
-    options[key] = _size(found, path, axis)
-  return options
-
-
-def _width(found: dict[Path, np.ndarray], module: str) -> int:
-  """A convolution's output channels; 1 where that cannot be said."""
-  return _size(found, ('params', *module.split('/'), 'kernel'), -1)
-
-
-def _size(found: dict[Path, np.ndarray], path: Path, axis: int) -> int:
-  value = found.get(path)
-  return value.shape[axis] if value is not None and value.ndim else 1
 
 
 def _expected_shapes(

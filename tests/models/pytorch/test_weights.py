@@ -111,6 +111,27 @@ NETWORKS = {
     0,
     {'backbone.depth': 50, 'backbone.stem_widths': (64,)},
   ),
+  "torchvision's ResNeXt": (
+    imagenet_shapes((1, 1, 1, 3), 16, (8,), CLASSIC, 8, 8),
+    0,
+    {
+      'backbone.stage_sizes': (1, 1, 1, 3),
+      'backbone.stem_widths': (8,),
+      'backbone.width': 16,
+      'backbone.groups': 8,
+      'backbone.width_per_group': 8,
+    },
+  ),
+  "torchvision's Wide ResNet": (
+    imagenet_shapes((1, 1, 1, 3), 16, (8,), CLASSIC, 1, 128),
+    0,
+    {
+      'backbone.stage_sizes': (1, 1, 1, 3),
+      'backbone.stem_widths': (8,),
+      'backbone.width': 16,
+      'backbone.width_per_group': 128,
+    },
+  ),
   "torchvision's FCN": (
     torchvision_shapes('fcn', channels=512, stem=(64,)),
     21,
@@ -169,6 +190,7 @@ SMALL_RESNET = {'stage_sizes': (1, 2, 1, 4), 'width': 8}
     mmseg_shapes(auxiliary=0, **SMALL, **SMALL_HEAD),
     imagenet_shapes(**SMALL),
     imagenet_shapes(**SMALL_RESNET, stem=(5,), stem_names=CLASSIC),
+    imagenet_shapes((1, 1, 1, 3), 16, (5,), CLASSIC, 8, 8),
     *(
       torchvision_shapes(head, 3, 6, auxiliary, stem=(5,), **SMALL_RESNET)
       for head in ('deeplabv3', 'fcn')

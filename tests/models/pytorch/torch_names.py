@@ -25,7 +25,12 @@ def conv_norm(name, features, channels, size=1):
 
 
 def imagenet_shapes(
-  stage_sizes=(3, 4, 6, 3), width=64, stem=(64, 64, 128), stem_names=DEEP
+  stage_sizes=(3, 4, 6, 3),
+  width=64,
+  stem=(64, 64, 128),
+  stem_names=DEEP,
+  groups=1,
+  width_per_group=64,
 ):
   """Names and shapes of a ResNet of 1000 classes."""
   shapes, channels = {}, 3
@@ -39,10 +44,11 @@ def imagenet_shapes(
     planes = width * 2**stage
     for i in range(blocks):
       block = f'layer{stage + 1}.{i}'
-      shapes |= conv(f'{block}.conv1', planes, channels)
-      shapes |= conv(f'{block}.conv2', planes, planes, 3)
-      shapes |= conv(f'{block}.conv3', 4 * planes, planes)
-      for j, features in enumerate((planes, planes, 4 * planes)):
+      inner = planes * width_per_group // 64 * groups
+      shapes |= conv(f'{block}.conv1', inner, channels)
+      shapes |= conv(f'{block}.conv2', inner, inner // groups, 3)
+      shapes |= conv(f'{block}.conv3', 4 * planes, inner)
+      for j, features in enumerate((inner, inner, 4 * planes)):
         shapes |= norm(f'{block}.bn{j + 1}', features)
       if i == 0:
         shapes |= conv(f'{block}.downsample.0', 4 * planes, channels)
