@@ -7,11 +7,14 @@ divide n, and there may be more cells than rows. A grid of k² cells costs
 k·n·c + k²·w·c for the averages and about as much for the way back.
 """
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
 from emanet_jax.array import Array
+from emanet_jax.errors import UserError
 from emanet_jax.models.attention.products import product
 from emanet_jax.models.layers import ConvNorm, torch_default
 from emanet_jax.models.resize import interpolate, interpolation
@@ -61,6 +64,14 @@ class PooledBranches(nn.Module):
       )
       branches.append(interpolate(y, *ways))
     return branches
+
+
+def check_grids(grids: Sequence[int]) -> None:
+  """Raises a UserError for grids that no pyramid has."""
+  if not grids or min(grids) < 1:
+    raise UserError(
+      f'model.head.grids is {tuple(grids)}; give one or more numbers ≥ 1'
+    )
 
 
 def full_extent(

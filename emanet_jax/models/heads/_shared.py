@@ -36,6 +36,16 @@ def classify(
   )
 
 
+def conv1x1(features: int, norm_momentum: float, name: str) -> ConvNorm:
+  """A head's 1×1 convolution with normalisation and ReLU."""
+  return ConvNorm(
+    features,
+    norm_momentum=norm_momentum,
+    kernel_init=torch_default,
+    name=name,
+  )
+
+
 def conv3x3(
   features: int, norm_momentum: float, name: str, *, separable: bool = False
 ) -> ConvNorm | SeparableConvNorm:

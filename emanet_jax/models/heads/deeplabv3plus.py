@@ -18,8 +18,7 @@ from emanet_jax.models.attention.atrous_pyramid import (
   atrous_pyramid,
   check_atrous_pyramid,
 )
-from emanet_jax.models.heads._shared import check, classify, conv3x3
-from emanet_jax.models.layers import ConvNorm, torch_default
+from emanet_jax.models.heads._shared import check, classify, conv1x1, conv3x3
 from emanet_jax.models.resize import resize_to
 
 FREE_IN_EVALUATION = ('dropout_rate', 'rates')
@@ -76,12 +75,7 @@ class DeepLabV3PlusHead(nn.Module):
       train=train,
       extent=extents[-1],
     )
-    low = ConvNorm(
-      self.low_channels,
-      norm_momentum=momentum,
-      kernel_init=torch_default,
-      name='low',
-    )(features[0], train=train)
+    low = conv1x1(self.low_channels, momentum, 'low')(features[0], train=train)
     x = resize_to(
       low, x, extents[0], extents[-1], align_corners=self.align_corners
     )

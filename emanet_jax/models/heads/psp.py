@@ -12,8 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Float, Int
 
 from emanet_jax.array import Array
-from emanet_jax.errors import UserError
-from emanet_jax.models.attention.pyramid import PooledBranches
+from emanet_jax.models.attention.pyramid import PooledBranches, check_grids
 from emanet_jax.models.heads._shared import check, classify, conv3x3
 
 FREE_IN_EVALUATION = ('dropout_rate',)
@@ -78,10 +77,7 @@ def create(
     UserError: A value that no such head has.
   """
   check('psp', dropout_rate, channels=channels)
-  if not grids or min(grids) < 1:
-    raise UserError(
-      f'model.head.grids is {tuple(grids)}; give one or more numbers ≥ 1'
-    )
+  check_grids(grids)
   return PSPHead(
     num_classes,
     channels,

@@ -111,6 +111,7 @@ def _mmseg(head: MmsegHead) -> tuple[Layout, Layout]:
     'state_dict',
     {
       **_PLAIN,
+      **{f'backbone.{key}': value for key, value in head.backbone.items()},
       'head.name': head.name,  # brings the options that follow
       **{f'head.{key}': value for key, value in head.options.items()},
     },

@@ -23,6 +23,7 @@ class MmsegHead:
     modules: Its module → ours.
     sizes: Options that shapes tell.
     options: Options that no shape tells.
+    backbone: Options of the backbone likewise.
     mu: Name of μ⁰; '' without.
   """
 
@@ -33,6 +34,7 @@ class MmsegHead:
   sizes: dict[str, Size]
   options: dict[str, Any] = dataclasses.field(default_factory=dict)
   mu: str = ''
+  backbone: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def _pair(theirs: str, ours: str) -> dict[str, str]:
@@ -168,6 +170,21 @@ HEADS = (
     'nl_block',
     _NON_LOCAL,
     {'inner_channels': ('theta', -1)},
+  ),
+  MmsegHead(
+    'UPerNet',
+    'uper',
+    ('fpn_bottleneck.conv',),
+    {
+      **_pairs('psp_modules.{}.1', 'pyramid/branch{}', 0, 4),
+      **_pair('bottleneck', 'top'),
+      **_pairs('lateral_convs.{}', 'lateral{}', 0, 3),
+      **_pairs('fpn_convs.{}', 'fpn{}', 0, 3),
+      **_pair('fpn_bottleneck', 'conv_cat'),
+      **_CLASSIFIER,
+    },
+    {'channels': ('conv_cat/conv', -1)},
+    backbone={'output_stride': 32},
   ),
   MmsegHead(
     'PSPNet',

@@ -68,6 +68,11 @@ NETWORKS = {
     'head.align_corners': False,
   },
   'nonlocal': {'head.name': 'nonlocal', **_WITH_AUXILIARY},
+  'upernet': {
+    'head.name': 'uper',
+    'backbone.output_stride': 32,
+    **_WITH_AUXILIARY,
+  },
 }
 
 
@@ -96,11 +101,12 @@ def network(name):
 
 
 @functools.cache
-def features(seed, height, width):
-  """The backbone's, which all networks here have in common."""
+def features(output_stride, seed, height, width):
+  """The backbone's, which networks of a stride have in common."""
   _, variables, config = network('fcn_linear')
   config = config.copy_and_resolve_references()
   config.convolution = 'flax'
+  config.backbone.output_stride = output_stride
   model = create_model(config, 21)
 
   @jax.jit
@@ -136,7 +142,7 @@ def test_forward(name):
     with nn.intercept_methods(layers.like_flax):
       return model.apply(variables, features, method=heads)
 
-  got = run(variables, features(seed, *size))
+  got = run(variables, features(model.output_stride, seed, *size))
   step = int(figures['logits_step'])
   got['logits'] = got['logits'][:, ::step, ::step]
   assert got.keys() == figures.keys() & {
