@@ -69,11 +69,22 @@ def keep_inside(
   return jnp.where(inside(extent, x.shape[1:3])[..., None], x, outside)
 
 
+def layer_norm(
+  name: str, x: Float[Array, 'b h w c'], epsilon: float = 1e-6
+) -> Float[Array, 'b h w c']:
+  """Each pixel's channels normalised; to be called in a compact method."""
+  norm = nn.LayerNorm(
+    epsilon, dtype=x.dtype, use_fast_variance=False, name=name
+  )
+  return norm(x)
+
+
 class Conv(nn.Module):
   """`conv2d` with its parameters.
 
   They are the kernel [k, k, c / groups, features] and maybe a bias. There is a
-  group for each `features / groups` of the output and `c / groups` of x.
+  group for each `features / groups` of the output and `c / groups` of x. The
+  bias starts as PyTorch's default unless bias_init says otherwise.
   """
 
   features: int
@@ -83,6 +94,7 @@ class Conv(nn.Module):
   use_bias: bool = False
   kernel_init: nn.initializers.Initializer = kaiming_fan_out
   groups: int = 1
+  bias_init: nn.initializers.Initializer | None = None
 
   @nn.compact
   def __call__(
@@ -96,7 +108,7 @@ class Conv(nn.Module):
     )
     y = self.convolve(x, kernel)
     if self.use_bias:
-      init = torch_default_bias(size * size * channels)
+      init = self.bias_init or torch_default_bias(size * size * channels)
       y = y + self.param('bias', init, (self.features,)).astype(y.dtype)
     return y
 

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from emanet_jax.models.pytorch import torchvision_heads
+from emanet_jax.models.pytorch.leaves import Path, tensor_names
+from emanet_jax.models.pytorch.mit import mit_modules
 from emanet_jax.models.pytorch.mmseg_heads import HEADS, MmsegHead
 from emanet_jax.models.pytorch.resnets import (
   CLASSIC_STEM,
@@ -18,8 +20,6 @@ from emanet_jax.models.pytorch.resnets import (
   in_extractor,
   resnet_modules,
 )
-
-Path = tuple[str, ...]
 
 # PyTorch module → our module, see `mmseg_heads`.
 _AUTHORS_HEAD = {
@@ -37,16 +37,6 @@ _MMSEG_AUXILIARY = {
   'auxiliary_head.convs.0.bn': 'auxiliary_head/conv/norm',
   'auxiliary_head.conv_seg': 'auxiliary_head/classifier',
 }
-# Our convolutions' own names.
-_WITH_BIAS = ('classifier', 'conv_in', 'theta', 'phi', 'g')
-
-# PyTorch leaf → (our collection, our leaf) of a normalisation.
-_NORM_LEAVES = {
-  'weight': ('params', 'scale'),
-  'bias': ('params', 'bias'),
-  'running_mean': ('batch_stats', 'mean'),
-  'running_var': ('batch_stats', 'var'),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,11 +49,13 @@ class Layout:
     stem: PyTorch module → our module, in the backbone.
     head: PyTorch module → our module, of the heads.
     mu: Name of μ⁰; '' without a head.
-    rename: A ResNet module's own name → its name in the file.
+    rename: A backbone module's own name → its name in the file.
     key: Of the state dict in a `.pth` file; '' for the state dict alone.
     options: What `config.model` must say of such a network, by dotted keys,
       where no shape tells.
     sizes: What it must say that shapes tell: one of our tensors, and the axis.
+    backbone: The stem and stages' sizes → the backbone's modules, as its own
+      file has them → ours.
     orders: Of our kernels that read several features side by side: where in the
       file's order each of them comes.
   """
@@ -78,14 +70,17 @@ class Layout:
   options: dict[str, Any] = dataclasses.field(default_factory=dict)
   sizes: dict[str, tuple[Path, int]] = dataclasses.field(default_factory=dict)
   orders: dict[Path, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+  backbone: Callable[[dict[str, str], Sequence[int]], dict[str, str]] = (
+    resnet_modules
+  )
 
   def names(self, stage_sizes: Sequence[int]) -> dict[str, Path]:
     """PyTorch tensor name → our path, collection first."""
-    modules = resnet_modules(self.stem, stage_sizes)
+    modules = self.backbone(self.stem, stage_sizes)
     modules = {self.rename(k): f'backbone/{v}' for k, v in modules.items()}
     names = {self.mu: MU} if self.mu else {}
     for module, ours in (modules | self.head).items():
-      names |= _tensor_names(module, tuple(ours.split('/')))
+      names |= tensor_names(module, tuple(ours.split('/')))
     return names
 
 
@@ -96,6 +91,7 @@ def _kernel(module: str) -> Path:
 def _mmseg(head: MmsegHead) -> tuple[Layout, Layout]:
   """A head's network in mmsegmentation, with an auxiliary head and without."""
   marks = tuple(f'{module}.weight' for module in head.marks)
+  is_mit = head.backbone.get('name') == 'mit'
   mu = f'decode_head.{head.mu}' if head.mu else ''
   sizes = {
     f'head.{key}': (_kernel(f'head/{ours}'), axis)
@@ -104,18 +100,19 @@ def _mmseg(head: MmsegHead) -> tuple[Layout, Layout]:
   without = Layout(
     f"mmsegmentation's {head.title} without auxiliary head",
     tuple(f'decode_head.{mark}' for mark in marks),
-    V1C_STEM,
+    {} if is_mit else V1C_STEM,
     {f'decode_head.{k}': f'head/{v}' for k, v in head.modules.items()},
     mu,
     in_backbone,
     'state_dict',
     {
-      **_PLAIN,
+      **(_TOOLBOX if is_mit else _PLAIN),
       **{f'backbone.{key}': value for key, value in head.backbone.items()},
       'head.name': head.name,  # brings the options that follow
       **{f'head.{key}': value for key, value in head.options.items()},
     },
     sizes | (_NUM_BASES if mu else {}),
+    backbone=mit_modules if is_mit else resnet_modules,
   )
   both = _with_auxiliary(
     without,
@@ -175,12 +172,9 @@ def _with_auxiliary(
   )
 
 
-# Not as the authors: flat grids, centres not aligned, PyTorch's momentum.
-_PLAIN = {
-  'align_corners': False,
-  'norm_momentum': 0.9,
-  'backbone.multi_grid': (1, 1, 1),
-}
+# Not as the authors: centres not aligned, PyTorch's momentum, flat grids.
+_TOOLBOX = {'align_corners': False, 'norm_momentum': 0.9}
+_PLAIN = {**_TOOLBOX, 'backbone.multi_grid': (1, 1, 1)}
 MU = ('bases', 'head', 'ema_unit', 'mu')
 _NUM_BASES = {'head.num_bases': (MU, 0)}
 AUTHORS = Layout(
@@ -211,26 +205,14 @@ LAYOUTS = (
   *_torchvision(
     'FCN', 'classifier.0.weight', torchvision_heads.FCN, {'head.name': 'fcn'}
   ),
+  Layout(
+    "mmsegmentation's MiT",
+    ('layers.0.0.projection.weight',),
+    {},
+    options={'backbone.name': 'mit'},
+    backbone=mit_modules,
+  ),
   Layout('a deep-stem ResNet', ('conv1.0.weight',), DEEP_STEM),
   Layout("mmsegmentation's ResNetV1c", ('stem.0.weight',), V1C_STEM),
   Layout("torchvision's ResNet", ('conv1.weight',), CLASSIC_STEM),
 )
-
-
-def _tensor_names(module: str, path: Path) -> dict[str, Path]:
-  if path[-1] == 'norm':
-    return {
-      f'{module}.{leaf}': (collection, *path, our_leaf)
-      for leaf, (collection, our_leaf) in _NORM_LEAVES.items()
-    }
-  if path[-1] == 'layer_norm':
-    return {
-      f'{module}.weight': ('params', *path, 'scale'),
-      f'{module}.bias': ('params', *path, 'bias'),
-    }
-  if path[-1] == 'gamma':
-    return {f'{module}.scale': ('params', *path)}
-  names = {f'{module}.weight': ('params', *path, 'kernel')}
-  if path[-1] in _WITH_BIAS:
-    names[f'{module}.bias'] = ('params', *path, 'bias')
-  return names

@@ -172,6 +172,18 @@ HEADS = (
     {'inner_channels': ('theta', -1)},
   ),
   MmsegHead(
+    'SegFormer',
+    'segformer',
+    ('fusion_conv.conv',),
+    {
+      **_pairs('convs.{}', 'stage{}', 0, 4),
+      **_pair('fusion_conv', 'fuse'),
+      **_CLASSIFIER,
+    },
+    {'channels': ('fuse/conv', -1)},
+    backbone={'name': 'mit'},
+  ),
+  MmsegHead(
     'UPerNet',
     'uper',
     ('fpn_bottleneck.conv',),

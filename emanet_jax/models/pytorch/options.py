@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from emanet_jax.models.backbones.mit import VARIANTS
 from emanet_jax.models.backbones.resnet import EXPANSION, STAGE_SIZES
 from emanet_jax.models.pytorch.layouts import Layout, Path
 
@@ -14,25 +15,47 @@ def options(layout: Layout, found: dict[Path, np.ndarray]) -> dict[str, Any]:
     len({p[2] for p in found if p[2].startswith(f'layer{stage}_')})
     for stage in (1, 2, 3, 4)
   )
+  of_backbone = (
+    _of_mit(found, blocks)
+    if layout.options.get('backbone.name') == 'mit'
+    else _of_resnet(found, blocks, layout.options)
+  )
+  return {
+    **layout.options,
+    **of_backbone,
+    **{key: _size(found, *place) for key, place in layout.sizes.items()},
+  }
+
+
+def _of_mit(found, blocks):
+  widths = tuple(
+    width(found, f'backbone/patches{i}/patch') for i in range(1, 5)
+  )
+  for variant, known in VARIANTS.items():
+    if (widths, blocks) == known:
+      return {'backbone.variant': variant}
+  return {'backbone.widths': widths, 'backbone.stage_sizes': blocks}
+
+
+def _of_resnet(found, blocks, of_layout):
   stems = sorted({p[2] for p in found if p[2].startswith('stem')})
+  grid = of_layout.get('backbone.multi_grid', (1, 2, 4))
   options = {
-    'backbone.multi_grid': (1, 2, 4),
+    'backbone.multi_grid': grid,
     'backbone.stem_widths': tuple(
       width(found, f'backbone/{stem}/conv') for stem in stems
     ),
     **_widths(found),
-    **layout.options,
   }
   depths = {sizes: depth for depth, sizes in STAGE_SIZES.items()}
   if blocks in depths:
-    options['backbone.depth'] = depths[blocks]
-  else:
-    grid = options['backbone.multi_grid']
-    grid += grid[-1:] * (blocks[3] - len(grid))
-    options |= {'backbone.stage_sizes': blocks, 'backbone.multi_grid': grid}
-  for key, (path, axis) in layout.sizes.items():
-    options[key] = _size(found, path, axis)
-  return options
+    return {**options, 'backbone.depth': depths[blocks]}
+  grid += grid[-1:] * (blocks[3] - len(grid))
+  return {
+    **options,
+    'backbone.stage_sizes': blocks,
+    'backbone.multi_grid': grid,
+  }
 
 
 def _widths(found: dict[Path, np.ndarray]) -> dict[str, int]:

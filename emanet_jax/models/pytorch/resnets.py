@@ -68,10 +68,11 @@ def stage_sizes(names: Iterable[str]) -> list[int]:
   sizes = [1] * 4
   for name in names:
     match = re.match(
-      r'(?:backbone\.layer|layer|(extractor\.))(\d)\.(\d+)', name
+      r'(?:backbone\.)?(?:layer|(extractor\.)|(layers\.))(\d)(?(2)\.1)\.(\d+)',
+      name,
     )
     if match:
-      stage = int(match[2]) - (4 if match[1] else 1)
+      stage = int(match[3]) - (4 if match[1] else 0 if match[2] else 1)
       if 0 <= stage < 4:
-        sizes[stage] = max(sizes[stage], int(match[3]) + 1)
+        sizes[stage] = max(sizes[stage], int(match[4]) + 1)
   return sizes

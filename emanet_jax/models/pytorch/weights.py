@@ -154,6 +154,8 @@ def _to_flax(value: np.ndarray, path: Path) -> np.ndarray:
   value = np.asarray(value, np.float32)
   if value.ndim == 4:  # [out, in, h, w] → [h, w, in, out]
     value = value.transpose(2, 3, 1, 0)
+  elif value.ndim == 2:  # [out, in] of a linear layer
+    value = value.T
   elif value.ndim == 3 and value.shape[0] == 1:  # μ⁰: [1, C, K] → [K, C]
     value = value[0].T
   elif 'layer_norm' in path and value.shape[1:] == (1, 1):
@@ -166,7 +168,7 @@ def _to_torch(value: np.ndarray, path: Path) -> np.ndarray:
   if value.ndim == 4:
     value = value.transpose(3, 2, 0, 1)
   elif value.ndim == 2:
-    value = value.T[None]
+    value = value.T[None] if path[0] == 'bases' else value.T
   elif 'layer_norm' in path:
     value = value[:, None, None]
   return np.array(value, order='C')

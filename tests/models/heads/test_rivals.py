@@ -14,6 +14,7 @@ from flax import traverse_util
 
 from emanet_jax.config import default_config
 from emanet_jax.models import layers
+from emanet_jax.models.pytorch.resnets import stage_sizes
 from emanet_jax.models.pytorch.weights import (
   network_from_torch,
   torch_from_variables,
@@ -26,12 +27,7 @@ from emanet_jax.training.step import train_step
 from tests import recipe
 from tests.models.pytorch.torch_names import V1C, imagenet_shapes, weights
 
-_MMSEG = {
-  'align_corners': False,
-  'norm_momentum': 0.9,
-  'backbone.stem_widths': (32, 32, 64),
-  'backbone.multi_grid': (1, 1, 1),
-}
+_MMSEG = {'align_corners': False, 'norm_momentum': 0.9}
 _WITH_AUXILIARY = {'auxiliary_head.weight': 0.4}
 # What the converter has to find out, at full size.
 NETWORKS = {
@@ -68,6 +64,10 @@ NETWORKS = {
     'head.align_corners': False,
   },
   'nonlocal': {'head.name': 'nonlocal', **_WITH_AUXILIARY},
+  'segformer_b0': {
+    'backbone.name': 'mit',
+    'head.name': 'segformer',
+  },
   'upernet': {
     'head.name': 'uper',
     'backbone.output_stride': 32,
@@ -78,13 +78,14 @@ NETWORKS = {
 
 def state_dict(name, seed):
   """mmsegmentation's tensors of a network on ResNet-50."""
-  backbone = imagenet_shapes(stem=(32, 32, 64), stem_names=V1C)
-  shapes = {
-    f'backbone.{k}': s
-    for k, s in backbone.items()
-    if not k.startswith('fc.') and not k.endswith('num_batches_tracked')
-  }
-  shapes |= recipe.rival_shapes(name)
+  shapes = recipe.rival_shapes(name)
+  if not any(k.startswith('backbone.') for k in shapes):
+    backbone = imagenet_shapes(stem=(32, 32, 64), stem_names=V1C)
+    shapes |= {
+      f'backbone.{k}': s
+      for k, s in backbone.items()
+      if not k.startswith('fc.') and not k.endswith('num_batches_tracked')
+    }
   return {k: recipe.weight(k, tuple(s), seed) for k, s in shapes.items()}
 
 
@@ -101,12 +102,13 @@ def network(name):
 
 
 @functools.cache
-def features(output_stride, seed, height, width):
-  """The backbone's, which networks of a stride have in common."""
-  _, variables, config = network('fcn_linear')
+def features(source, output_stride, seed, height, width):
+  """The backbone's, which networks on ResNets have in common by stride."""
+  _, variables, config = network(source)
   config = config.copy_and_resolve_references()
   config.convolution = 'flax'
-  config.backbone.output_stride = output_stride
+  if source == 'fcn_linear':
+    config.backbone.output_stride = output_stride
   model = create_model(config, 21)
 
   @jax.jit
@@ -142,7 +144,9 @@ def test_forward(name):
     with nn.intercept_methods(layers.like_flax):
       return model.apply(variables, features, method=heads)
 
-  got = run(variables, features(model.output_stride, seed, *size))
+  on_resnet = config.backbone.name == 'resnet'
+  source = 'fcn_linear' if on_resnet else name
+  got = run(variables, features(source, model.output_stride, seed, *size))
   step = int(figures['logits_step'])
   got['logits'] = got['logits'][:, ::step, ::step]
   assert got.keys() == figures.keys() & {
@@ -167,25 +171,31 @@ def small(shapes):
   }
 
 
+_SMALL_RESNET = {
+  'backbone.stage_sizes': (1, 2, 1, 3),
+  'backbone.stem_widths': (4, 5, 8),
+  'backbone.width': 8,
+  'backbone.multi_grid': (1, 1, 1),
+}
+_SMALL_MIT = {
+  'backbone.stage_sizes': (2, 2, 2, 2),
+  'backbone.widths': (4, 8, 20, 32),
+}
+
+
 @pytest.mark.parametrize('name', NETWORKS)
 def test_conversion(name):
-  backbone = imagenet_shapes(
-    stem=(4, 5, 8), stem_names=V1C, width=8, stage_sizes=(1, 2, 1, 3)
-  )
-  tensors = weights(
-    small(recipe.rival_shapes(name))
-    | {f'backbone.{k}': s for k, s in backbone.items() if 'fc.' not in k}
-  )
+  shapes, backbone = small(recipe.rival_shapes(name)), _SMALL_MIT
+  if not any(k.startswith('backbone.') for k in shapes):
+    backbone = _SMALL_RESNET
+    resnet = imagenet_shapes(
+      stem=(4, 5, 8), stem_names=V1C, width=8, stage_sizes=(1, 2, 1, 3)
+    )
+    shapes |= {f'backbone.{k}': s for k, s in resnet.items() if 'fc.' not in k}
+  tensors = weights(shapes)
   variables, got = network_from_torch(tensors)
   config = default_config().model
-  config.update_from_flattened_dict({**_MMSEG, **NETWORKS[name]})
-  config.update_from_flattened_dict(
-    {
-      'backbone.stage_sizes': (1, 2, 1, 3),
-      'backbone.stem_widths': (4, 5, 8),
-      'backbone.width': 8,
-    }
-  )
+  config.update_from_flattened_dict({**_MMSEG, **NETWORKS[name], **backbone})
   for section in (config.head, config.auxiliary_head):
     for key in ('channels', 'inner_channels', 'low_channels'):
       if key in section and name != 'fcn_linear' and section.get('weight', 1):
@@ -202,7 +212,7 @@ def test_conversion(name):
       np.testing.assert_array_equal(back[key], value, err_msg=key, strict=True)
 
 
-_ZERO_GRADIENTS = ('g.conv.bias', 'phi.conv.bias')
+_ZERO_GRADIENTS = ('g.conv.bias', 'phi.conv.bias', 'layers.3.2.bias')
 
 
 @pytest.mark.slow
@@ -217,6 +227,8 @@ def _check_step(figures, variables, config):
     int(figures[k]) for k in ('classes', 'train_batch', 'train_size')
   )
   config = config.copy_and_resolve_references()
+  if 'drop_path_rate' in config.backbone:
+    config.backbone.drop_path_rate = 0.0
   config.update_from_flattened_dict(
     {
       'dtype': 'float64',
@@ -226,7 +238,9 @@ def _check_step(figures, variables, config):
     }
   )
   model = create_model(config, classes)
-  names = torch_from_variables(variables, 0)[1].names((3, 4, 6, 3))
+  names = torch_from_variables(variables, 0)[1].names(
+    stage_sizes(figures['grad_names'].tolist())
+  )
   variables = jax.tree.map(lambda x: jnp.asarray(x, 'float64'), variables)
   tx, _ = sgd.create(
     30_000, model.frozen_params(), learning_rate=float(figures['lr'])
@@ -255,7 +269,7 @@ def _check_step(figures, variables, config):
     figures['grad_names'], figures['grad_norms'], strict=True
   ):
     gradient = leaf(velocity, key)
-    if gradient.ndim == 4:
+    if gradient.ndim in (2, 4):
       gradient = gradient - 1e-4 * leaf(before, key)
     zero = key.endswith(_ZERO_GRADIENTS)
     np.testing.assert_allclose(

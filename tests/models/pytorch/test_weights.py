@@ -22,6 +22,7 @@ from tests.models.pytorch.torch_names import (
   V1C,
   authors_shapes,
   imagenet_shapes,
+  mit_shapes,
   mmseg_shapes,
   torchvision_shapes,
   weights,
@@ -132,6 +133,11 @@ NETWORKS = {
       'backbone.width_per_group': 128,
     },
   ),
+  "mmsegmentation's MiT": (
+    mit_shapes((64, 128, 320, 512), (2, 2, 2, 2)),
+    0,
+    {'backbone.name': 'mit', 'backbone.variant': 'b1'},
+  ),
   "torchvision's FCN": (
     torchvision_shapes('fcn', channels=512, stem=(64,)),
     21,
@@ -191,6 +197,7 @@ SMALL_RESNET = {'stage_sizes': (1, 2, 1, 4), 'width': 8}
     imagenet_shapes(**SMALL),
     imagenet_shapes(**SMALL_RESNET, stem=(5,), stem_names=CLASSIC),
     imagenet_shapes((1, 1, 1, 3), 16, (5,), CLASSIC, 8, 8),
+    mit_shapes((2, 4, 10, 16), (1, 2, 1, 1)),
     *(
       torchvision_shapes(head, 3, 6, auxiliary, stem=(5,), **SMALL_RESNET)
       for head in ('deeplabv3', 'fcn')

@@ -116,6 +116,36 @@ def mmseg_shapes(
   return shapes
 
 
+def mit_shapes(widths, stage_sizes):
+  """Names and shapes of mmsegmentation's MiT."""
+
+  def linear(name, features, channels=None, *size, sep='.'):
+    kernel = () if channels is None else (channels, *size)
+    weight, bias = f'{name}{sep}weight', f'{name}{sep}bias'
+    return {weight: (features, *kernel), bias: (features,)}
+
+  shapes, channels = {}, 3
+  for stage, (c, layers) in enumerate(zip(widths, stage_sizes, strict=True)):
+    size, ratio, name = 3 if stage else 7, 8 >> stage, f'layers.{stage}'
+    shapes |= linear(f'{name}.0.projection', c, channels, size, size)
+    shapes |= linear(f'{name}.0.norm', c)
+    for i in range(layers):
+      layer = f'{name}.1.{i}'
+      shapes |= linear(f'{layer}.norm1', c)
+      shapes |= linear(f'{layer}.attn.attn.in_proj', 3 * c, c, sep='_')
+      shapes |= linear(f'{layer}.attn.attn.out_proj', c, c)
+      if ratio > 1:
+        shapes |= linear(f'{layer}.attn.sr', c, c, ratio, ratio)
+        shapes |= linear(f'{layer}.attn.norm', c)
+      shapes |= linear(f'{layer}.norm2', c)
+      shapes |= linear(f'{layer}.ffn.layers.0', 4 * c, c, 1, 1)
+      shapes |= linear(f'{layer}.ffn.layers.1', 4 * c, 1, 3, 3)
+      shapes |= linear(f'{layer}.ffn.layers.4', c, 4 * c, 1, 1)
+    shapes |= linear(f'{name}.2', c)
+    channels = c
+  return shapes
+
+
 def torchvision_shapes(head, classes=21, channels=256, auxiliary=256, **resnet):
   """Names and shapes of torchvision's networks; auxiliary 0: without.
 

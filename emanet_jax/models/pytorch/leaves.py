@@ -1,0 +1,47 @@
+"""The names of the tensors of PyTorch's modules, and ours."""
+
+Path = tuple[str, ...]
+
+# Our convolutions' own names.
+_WITH_BIAS = (
+  *('classifier', 'conv_in', 'theta', 'phi', 'g'),
+  *('patch', 'reduce', 'out_proj', 'expand', 'depthwise', 'contract'),  # of MiT
+)
+
+# PyTorch leaf → (our collection, our leaf) of a normalisation.
+_NORM_LEAVES = {
+  'weight': ('params', 'scale'),
+  'bias': ('params', 'bias'),
+  'running_mean': ('batch_stats', 'mean'),
+  'running_var': ('batch_stats', 'var'),
+}
+
+
+def tensor_names(module: str, path: Path) -> dict[str, Path]:
+  """PyTorch tensor name → our path, of a module; what it is its name says."""
+  if path[-1] == 'norm':
+    return {
+      f'{module}.{leaf}': (collection, *path, our_leaf)
+      for leaf, (collection, our_leaf) in _NORM_LEAVES.items()
+    }
+  if path[-1] == 'layer_norm':
+    return {
+      f'{module}.weight': ('params', *path, 'scale'),
+      f'{module}.bias': ('params', *path, 'bias'),
+    }
+  if path[-1].startswith('norm_'):  # over the channels of each pixel
+    return {
+      f'{module}.weight': ('params', *path, 'scale'),
+      f'{module}.bias': ('params', *path, 'bias'),
+    }
+  if path[-1] == 'in_proj':
+    return {
+      f'{module}_weight': ('params', *path, 'kernel'),
+      f'{module}_bias': ('params', *path, 'bias'),
+    }
+  if path[-1] == 'gamma':
+    return {f'{module}.scale': ('params', *path)}
+  names = {f'{module}.weight': ('params', *path, 'kernel')}
+  if path[-1] in _WITH_BIAS:
+    names[f'{module}.bias'] = ('params', *path, 'bias')
+  return names
