@@ -14,6 +14,13 @@ class UserError(ValueError):
   """
 
 
+class TryAgainError(UserError):
+  """What may be gone when the same command is started again.
+
+  `main` ends with 75 (EX_TEMPFAIL) then, which launchers take for that.
+  """
+
+
 def listed(entries: Sequence[Any]) -> str:
   """Up to ten entries as text, and how many more there are."""
   more = len(entries) - _LISTED

@@ -18,7 +18,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from emanet_jax import config_flag
-from emanet_jax.errors import UserError
+from emanet_jax.errors import TryAgainError, UserError
 from emanet_jax.evaluation import evaluate
 from emanet_jax.prediction import predict
 from emanet_jax.runtime import distributed, startup
@@ -81,7 +81,10 @@ _KEEP_FREED_MEMORY = flags.DEFINE_bool(
 
 
 def main(argv: Sequence[str]) -> None:
-  """Runs the mode; what the user can put right ends in one line, exit 1."""
+  """Runs the mode; what the user can put right ends in one line.
+
+  The exit code is 1 then, 75 where starting again may be enough.
+  """
   if len(argv) > 1:
     raise app.UsageError(f'unknown arguments: {" ".join(argv[1:])}')
   log_own_progress()
@@ -93,7 +96,8 @@ def main(argv: Sequence[str]) -> None:
     _run(CONFIG.value, _workdir())
   except (UserError, OSError) as error:
     logging.flush()
-    sys.exit(f'error: {error}')
+    print(f'error: {error}', file=sys.stderr)
+    sys.exit(STOPPED if isinstance(error, TryAgainError) else 1)
 
 
 def _workdir() -> str:

@@ -1,7 +1,7 @@
 """Four CPU devices in every test, and programs that compile quickly, once.
 
-Compiling is most of what the tests do. LLVM optimises little here, which halves
-it, and compiled programs are kept for the session, which all of its processes
+Compiling is most of what the tests do. XLA does it quickly here (`xla_flags`),
+and compiled programs are kept for the session, which all of its processes
 share. What tests start as programs of their own compile as users' do, unless
 they say otherwise.
 """
@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests.bucket import environment, serving
+from tests.xla_flags import QUICKLY
 
 jax.config.update('jax_num_cpu_devices', 4)
 
@@ -21,10 +22,7 @@ jax.config.update('jax_num_cpu_devices', 4)
 def _start_jax_quickly() -> None:
   """Starts JAX with flags that it reads only then, and programs inherit not."""
   before = os.environ.get('XLA_FLAGS')
-  os.environ['XLA_FLAGS'] = (
-    f'{before or ""} --xla_backend_optimization_level=0 '
-    '--xla_llvm_disable_expensive_passes=true'
-  )
+  os.environ['XLA_FLAGS'] = f'{before or ""} {QUICKLY}'
   jax.devices()
   del os.environ['XLA_FLAGS']
   if before is not None:

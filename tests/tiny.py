@@ -26,6 +26,7 @@ from PIL import Image
 from configs import shapes
 from emanet_jax.data.input import pipeline
 from emanet_jax.state import checkpoint
+from tests.xla_flags import QUICKLY
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 
@@ -135,8 +136,7 @@ def start_main(arguments, *, cache=None, record=False, **environment):
     'JAX_PLATFORMS': 'cpu',
     'PYTHONPATH': str(REPOSITORY),
     # Compiling is most of the time of such a short run: this halves it.
-    'XLA_FLAGS': '--xla_backend_optimization_level=0 '
-    '--xla_llvm_disable_expensive_passes=true',
+    'XLA_FLAGS': QUICKLY,
   }
   if cache:
     own['JAX_COMPILATION_CACHE_DIR'] = str(cache)

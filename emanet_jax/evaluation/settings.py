@@ -53,3 +53,12 @@ def get_protocol(config: ml_collections.ConfigDict) -> Protocol:
     window=given.window,
     window_stride=given.window_stride,
   )
+
+
+def get_training_protocol(config: ml_collections.ConfigDict) -> Protocol:
+  """How a run's own evaluations look: once, through windows if there are any.
+
+  Several views would cost several times as much, at every evaluation.
+  """
+  window, stride = config.eval.window, config.eval.window_stride
+  return Protocol(window=window, stride=stride)

@@ -5,7 +5,7 @@ import os
 import jax
 from absl import logging
 
-from emanet_jax.errors import UserError
+from emanet_jax.errors import TryAgainError, UserError
 
 MODES = ('auto', 'on', 'off')
 
@@ -27,6 +27,7 @@ def join(mode: str, heartbeat_seconds: int) -> None:
   Raises:
     UserError: No cluster, where there must be one; the processes do not come
       together; or several stand side by side unjoined.
+    TryAgainError: The network does not know the others yet.
   """
   if jax.distributed.is_initialized():  # by whoever calls this program
     return
@@ -35,7 +36,11 @@ def join(mode: str, heartbeat_seconds: int) -> None:
     return
   try:
     jax.distributed.initialize(heartbeat_timeout_seconds=heartbeat_seconds)
-  except (ValueError, TypeError, RuntimeError, OSError, KeyError) as error:
+  except OSError as error:  # as of a name, before its pod is up
+    raise TryAgainError(
+      f'--distributed={mode}: the other processes were not found ({error})'
+    ) from error
+  except (ValueError, TypeError, RuntimeError, KeyError) as error:
     no_cluster = 'coordinator_address should be defined' in str(error)
     if mode == 'auto' and no_cluster:
       _refuse_to_stand_beside()

@@ -125,7 +125,7 @@ def gathered(tree):
   """The whole of arrays on every device, of a mesh in use; else as they are.
 
   Of split parameters, which each layer's products need whole: the compiler
-  would split the products otherwise. Their gradients are split again.
+  would split the products otherwise.
   """
   if jax.sharding.get_abstract_mesh().empty:
     return tree

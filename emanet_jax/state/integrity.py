@@ -58,7 +58,7 @@ def restore_items(
   """
   folder = places.as_path(manager.directory / str(step))
   with _telling_damage(folder):
-    if has_digest := _holds(folder, 'digest'):
+    if has_digest := 'digest' in _items(folder):
       items['digest'] = ocp.args.JsonRestore()
     found = dict(
       manager.restore(step, args=ocp.args.Composite(**items)).items()
@@ -138,21 +138,16 @@ def check_complete(folder: AnyPath) -> list[str]:
   """
   with _telling_damage(folder):
     written = json.loads((folder / '_CHECKPOINT_METADATA').read_text())
-    items = list(written['item_handlers'])
-    if lacking := [name for name in items if not _holds_item(folder, name)]:
+    items, there = list(written['item_handlers']), _items(folder)
+    if lacking := [name for name in items if name not in there]:
       raise FileNotFoundError(f'it lacks {", ".join(lacking)}')
   return items
 
 
-def _holds(folder: AnyPath, name: str) -> bool:
-  if places.is_bucket(folder):  # where `exists` hides that nobody can tell
-    return name in {path.name for path in folder.iterdir()}
-  return (folder / name).exists()
-
-
-def _holds_item(folder: AnyPath, name: str) -> bool:
-  is_bucket = places.is_bucket(folder)
-  return _holds(folder, name) and (is_bucket or (folder / name).is_dir())
+def _items(folder: AnyPath) -> set[str]:
+  """Names of a step's folders; raises where nobody can tell, as in buckets."""
+  is_bucket = places.is_bucket(folder)  # which has no empty folders
+  return {path.name for path in folder.iterdir() if is_bucket or path.is_dir()}
 
 
 def with_digest(*, state: Any, **items: Any) -> ocp.args.Composite:

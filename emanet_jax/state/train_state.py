@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.experimental import multihost_utils
+
+from emanet_jax.runtime import sharding
 
 
 @flax.struct.dataclass
@@ -60,6 +61,4 @@ def is_finite(state: TrainState) -> bool:
     ]
   ]
   finite = all(np.isfinite(piece).all() for piece in jax.device_get(pieces))
-  if jax.process_count() == 1:
-    return finite
-  return bool(multihost_utils.process_allgather(np.array(finite)).all())
+  return not sharding.any_process(not finite)

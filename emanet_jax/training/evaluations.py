@@ -7,8 +7,10 @@ import time
 import flax.linen as nn
 import jax
 import ml_collections
+import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
+from jax.experimental import multihost_utils
 
 from emanet_jax.data.input import pipeline
 from emanet_jax.errors import UserError
@@ -17,12 +19,12 @@ from emanet_jax.evaluation.metrics import create_metrics
 from emanet_jax.evaluation.plan import plan_split
 from emanet_jax.evaluation.report import Conditions, Evaluation
 from emanet_jax.inference import batching
-from emanet_jax.inference.predictor import Protocol
-from emanet_jax.runtime import device_memory, sharding
+from emanet_jax.runtime import device_memory, places, sharding
 from emanet_jax.runtime.preemption import StopNotice
 from emanet_jax.state import background_saves
 from emanet_jax.state.train_state import TrainState
-from emanet_jax.training.metric_writer import MetricWriter
+from emanet_jax.training import follow
+from emanet_jax.training.metric_writer import MetricWriter, evaluated_scores
 
 
 class Evaluations:
@@ -52,7 +54,7 @@ class Evaluations:
     """
     self.scores, self._mesh = scores, mesh
     self._split, self._dtype = config.data.eval_split, model.dtype
-    self._protocol = protocol(config)
+    self._protocol = settings.get_training_protocol(config)
     self._steps = config.train.steps
     self._every = config.train.eval_every
     shapes = {
@@ -98,6 +100,8 @@ class Evaluations:
     Raises:
       UserError: The memory does not suffice, and nothing is trained yet.
     """
+    if not self._every:
+      return
     plan, capacity = self._plan(), device_memory.capacity()
     logging.info('%s is evaluated in %s', self._split, plan)
     if capacity is None:
@@ -172,6 +176,24 @@ class Evaluations:
       self.scores[step] = evaluation.miou
     return evaluation
 
+  def hear_follower(self, manager: ocp.CheckpointManager) -> None:
+    """Takes over the scores of who follows a run that evaluates nothing itself.
+
+    Args:
+      manager: Of the run's checkpoints, those which may stay for their scores.
+    """
+    if self._every:
+      return
+    steps = manager.all_steps()
+    scores = np.full(len(steps), np.nan)
+    if jax.process_index() == 0:
+      workdir = places.as_path(manager.directory).parent
+      found = evaluated_scores(follow.scores_folder(workdir), self._steps)
+      scores[:] = [found.get(step, math.nan) for step in steps]
+    if jax.process_count() > 1:  # all keep the same
+      scores = multihost_utils.broadcast_one_to_all(scores)
+    self.scores.update(zip(steps, np.asarray(scores).tolist(), strict=True))
+
   def tell_best(self) -> None:
     """Logs which step scored best so far."""
     scored = {s: v for s, v in self.scores.items() if v == v}
@@ -179,14 +201,6 @@ class Evaluations:
       best = max(scored, key=lambda step: (scored[step], step))
       logging.info(
         'best so far: mIoU %.2f, step %d (%s)',
-        *(100 * scored[best], best, self._protocol),
+        *(100 * scored[best], best),
+        self._protocol if self._every else 'as followed',
       )
-
-
-def protocol(config: ml_collections.ConfigDict) -> Protocol:
-  """How a run's own evaluations look: once, through windows if there are any.
-
-  Several views would cost several times as much, at every evaluation.
-  """
-  window, stride = config.eval.window, config.eval.window_stride
-  return Protocol(window=window, stride=stride)

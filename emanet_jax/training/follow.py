@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -22,6 +23,11 @@ from emanet_jax.state.integrity import DamagedError
 from emanet_jax.training.metric_writer import evaluated_scores, open_writer
 
 _SECONDS = 10.0  # between looks for new steps
+
+
+def scores_folder(workdir: str | os.PathLike[str]) -> places.AnyPath:
+  """Where a follower of this run keeps its scores and its last report."""
+  return places.as_path(workdir) / 'eval' / 'followed'
 
 
 def follow(config: ml_collections.ConfigDict, workdir: str) -> dict[int, float]:
@@ -45,7 +51,7 @@ def follow(config: ml_collections.ConfigDict, workdir: str) -> dict[int, float]:
       somebody else follows this run.
   """
   settings.check(config)
-  folder = places.as_path(workdir) / 'eval' / 'followed'
+  folder = scores_folder(workdir)
   places.check_folder(folder)
   writes = jax.process_index() == 0
   with contextlib.ExitStack() as stack:

@@ -112,6 +112,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
         writer.write(step, 'train', metrics.report(float(schedule(step - 1))))
       if saving:
         with progress.paused():
+          evaluations.hear_follower(manager)
           checkpoint.save(manager, state, batches.get_state(), config)
       if stopping:
         background_saves.finish(manager)
@@ -122,7 +123,6 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
         with progress.paused():
           evaluations.run(state, *scoring)
 
-    background_saves.finish(manager)
     final = evaluations.due(steps) and evaluations.run(state, *scoring)
     evaluations.tell_best()
     if writes and final:

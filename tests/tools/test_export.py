@@ -17,14 +17,14 @@ from emanet_jax.errors import UserError
 from emanet_jax.models.segmenter import MEAN, STD, create_model
 from emanet_jax.tools import export
 from tests import tiny
+from tests.xla_flags import QUICKLY
 
 # Images [b, h, w], and the size that the authors would pad them to.
 SIZES = {(1, 33, 41): (33, 41), (2, 40, 51): (41, 57), (1, 26, 70): (33, 73)}
 STEP = 7
 QUICK = {
   'JAX_PLATFORMS': 'cpu',
-  'XLA_FLAGS': '--xla_backend_optimization_level=0 '
-  '--xla_llvm_disable_expensive_passes=true',
+  'XLA_FLAGS': QUICKLY,
 }
 
 

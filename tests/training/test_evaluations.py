@@ -32,7 +32,7 @@ def test_a_lack_of_memory_is_told_and_not_run_into_again(tmp_path, caplog):
   evaluations = Evaluations.__new__(Evaluations)
   evaluations.scores = {2: 0.5}
   evaluations._protocol = Protocol(window=33, stride=24)
-  evaluations._mesh = sharding.create_mesh()
+  evaluations._mesh, evaluations._every = sharding.create_mesh(), 2
   evaluations._run_split = mock.Mock(side_effect=LackOfMemoryError('too large'))
   manager = mock.create_autospec(ocp.CheckpointManager, instance=True)
   state = TrainState(jnp.int32(4), {'w': jnp.ones(2)}, {}, {})

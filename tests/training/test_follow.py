@@ -8,8 +8,9 @@ import pytest
 from emanet_jax.errors import UserError
 from emanet_jax.evaluation import evaluate
 from emanet_jax.models.segmenter import create_model
-from emanet_jax.training import follow
-from emanet_jax.training.metric_writer import read_metrics
+from emanet_jax.state import checkpoint
+from emanet_jax.training import follow, train
+from emanet_jax.training.metric_writer import open_writer, read_metrics
 from tests import tiny
 
 
@@ -82,6 +83,32 @@ def test_steps_that_are_gone_or_damaged_are_passed_over(
   assert [*scores] == [4, 6]
   assert scores[4] != scores[4]
   assert 'checkpoints/4 is damaged' in caplog.text
+
+
+def test_the_best_by_a_followers_scores_stays(run, monkeypatch, caplog):
+  config, workdir, _ = run
+  config.update_from_flattened_dict(
+    {
+      'train.eval_every': 0,
+      'train.checkpoint_every': 1,
+      'train.keep_checkpoints': 1,
+    }
+  )
+  save, scores = checkpoint.save, {1: 0.2, 2: 0.6, 3: 0.4}
+
+  def save_and_be_followed(manager, state, *args):
+    save(manager, state, *args)
+    step = int(state.step)
+    if step in scores:
+      folder = follow.scores_folder(workdir)
+      with open_writer(folder, None, writes=True) as writer:
+        writer.write(step, 'eval', {'mIoU': scores[step]})
+
+  monkeypatch.setattr(checkpoint, 'save', save_and_be_followed)
+  with caplog.at_level('INFO'):
+    train.train(config, str(workdir))
+  assert tiny.saved_steps(workdir) == [2, 6]
+  assert 'best so far: mIoU 60.00, step 2 (as followed)' in caplog.text
 
 
 def test_it_is_for_evaluation_of_all_steps(tmp_path):

@@ -19,6 +19,7 @@ import pytest
 from emanet_jax.state import checkpoint
 from emanet_jax.training.metric_writer import read_metrics
 from tests import tiny
+from tests.xla_flags import QUICKLY
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 STEPS = 2
@@ -46,8 +47,7 @@ def _start(flags, devices=1, **environment):
       'JAX_PLATFORMS': 'cpu',
       'JAX_NUM_CPU_DEVICES': str(devices),
       'PYTHONPATH': str(REPOSITORY),
-      'XLA_FLAGS': '--xla_backend_optimization_level=0 '
-      '--xla_llvm_disable_expensive_passes=true',
+      'XLA_FLAGS': QUICKLY,
     },
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,

@@ -36,23 +36,18 @@ def classify(
   )
 
 
-def conv1x1(features: int, norm_momentum: float, name: str) -> ConvNorm:
-  """A head's 1×1 convolution with normalisation and ReLU."""
-  return ConvNorm(
-    features,
-    norm_momentum=norm_momentum,
-    kernel_init=torch_default,
-    name=name,
-  )
-
-
-def conv3x3(
-  features: int, norm_momentum: float, name: str, *, separable: bool = False
+def conv_norm(
+  features: int,
+  norm_momentum: float,
+  name: str,
+  *,
+  size: int = 3,
+  separable: bool = False,
 ) -> ConvNorm | SeparableConvNorm:
-  """A head's 3×3 convolution with normalisation and ReLU."""
+  """A head's 3×3 convolution, or 1×1, with normalisation and ReLU."""
   return (SeparableConvNorm if separable else ConvNorm)(
     features,
-    3,
+    size,
     norm_momentum=norm_momentum,
     kernel_init=torch_default,
     name=name,
@@ -88,7 +83,6 @@ class BlockHead(nn.Module):
     dropout_rate: Share of whole channels dropped in training, in [0, 1).
     norm_momentum: Share of running statistics kept per step.
     block: (x, *, train, extent) → as x.
-    repeats: How often the block is applied, always with the same weights.
   """
 
   num_classes: int
@@ -96,7 +90,6 @@ class BlockHead(nn.Module):
   dropout_rate: float
   norm_momentum: float
   block: nn.Module
-  repeats: int = 1
 
   @nn.compact
   def __call__(
@@ -112,10 +105,9 @@ class BlockHead(nn.Module):
     """
     width, momentum = self.channels, self.norm_momentum
     given = {'train': train, 'extent': extent}
-    x = conv3x3(width, momentum, 'conv_in')(features[-1], **given)
-    for _ in range(self.repeats):
-      x = self.block(x, **given)
-    x = conv3x3(width, momentum, 'conv_out')(x, **given)
+    x = conv_norm(width, momentum, 'conv_in')(features[-1], **given)
+    x = self.block(x, **given)
+    x = conv_norm(width, momentum, 'conv_out')(x, **given)
     x = jnp.concatenate([features[-1], x], axis=-1)
-    x = conv3x3(width, momentum, 'conv_cat')(x, **given)
+    x = conv_norm(width, momentum, 'conv_cat')(x, **given)
     return classify(x, self.num_classes, self.dropout_rate, train)

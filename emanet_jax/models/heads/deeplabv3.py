@@ -20,8 +20,8 @@ from emanet_jax.models.attention.atrous_pyramid import (
 from emanet_jax.models.heads._shared import (
   check,
   classify,
-  conv3x3,
   conv_names,
+  conv_norm,
 )
 
 FREE_IN_EVALUATION = ('dropout_rate', 'rates')
@@ -72,7 +72,7 @@ class DeepLabV3Head(nn.Module):
       **given,
     )
     for name in conv_names(self.num_convs):
-      x = conv3x3(width, momentum, name)(x, **given)
+      x = conv_norm(width, momentum, name)(x, **given)
     return classify(x, self.num_classes, self.dropout_rate, train)
 
 

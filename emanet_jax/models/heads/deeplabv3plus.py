@@ -18,7 +18,7 @@ from emanet_jax.models.attention.atrous_pyramid import (
   atrous_pyramid,
   check_atrous_pyramid,
 )
-from emanet_jax.models.heads._shared import check, classify, conv1x1, conv3x3
+from emanet_jax.models.heads._shared import check, classify, conv_norm
 from emanet_jax.models.resize import resize_to
 
 FREE_IN_EVALUATION = ('dropout_rate', 'rates')
@@ -75,13 +75,15 @@ class DeepLabV3PlusHead(nn.Module):
       train=train,
       extent=extents[-1],
     )
-    low = conv1x1(self.low_channels, momentum, 'low')(features[0], train=train)
+    low = conv_norm(self.low_channels, momentum, 'low', size=1)(
+      features[0], train=train
+    )
     x = resize_to(
       low, x, extents[0], extents[-1], align_corners=self.align_corners
     )
     x = jnp.concatenate([x, low], axis=-1)
     for name in ('decode1', 'decode2'):
-      conv = conv3x3(width, momentum, name, separable=self.separable)
+      conv = conv_norm(width, momentum, name, separable=self.separable)
       x = conv(x, train=train, extent=extents[0])
     return classify(x, self.num_classes, self.dropout_rate, train)
 

@@ -5,9 +5,8 @@ import jax.numpy as jnp
 from jaxtyping import Float, Int
 
 from emanet_jax.array import Array
-from emanet_jax.errors import UserError
 from emanet_jax.models.ema_unit import EMAUnit, check_unit
-from emanet_jax.models.heads._shared import classify, conv3x3
+from emanet_jax.models.heads._shared import check, classify, conv_norm
 
 FREE_ON_RESUME = ('eval_stages',)
 FREE_IN_EVALUATION = ('dropout_rate', 'gradient', 'momentum', 'renormalize')
@@ -54,12 +53,12 @@ class EMAHead(nn.Module):
     """
     momentum = self.norm_momentum
     given = {'train': train, 'extent': extent}
-    x = conv3x3(self.channels, momentum, 'conv_in')(features[-1], **given)
+    x = conv_norm(self.channels, momentum, 'conv_in')(features[-1], **given)
     x = self.ema_unit(x, **given)
-    x = conv3x3(self.out_channels, momentum, 'conv_out')(x, **given)
+    x = conv_norm(self.out_channels, momentum, 'conv_out')(x, **given)
     if self.concat_input:
       x = jnp.concatenate([features[-1], x], axis=-1)
-      x = conv3x3(self.out_channels, momentum, 'conv_cat')(x, **given)
+      x = conv_norm(self.out_channels, momentum, 'conv_cat')(x, **given)
     return classify(x, self.num_classes, self.dropout_rate, train)
 
   def frozen_params(self) -> tuple[tuple[str, ...], ...]:
@@ -121,11 +120,7 @@ def create(
     norm_momentum=norm_momentum,
   )
   check_unit(unit)
-  if min(channels, out_channels) < 1 or not 0 <= dropout_rate < 1:
-    raise UserError(
-      'model.head needs channels ≥ 1, out_channels ≥ 1 and dropout_rate in '
-      f'[0, 1); got {channels}, {out_channels} and {dropout_rate}'
-    )
+  check('ema', dropout_rate, channels=channels, out_channels=out_channels)
   return EMAHead(
     num_classes,
     channels,

@@ -13,7 +13,12 @@ from jaxtyping import Float, Int
 
 from emanet_jax.array import Array
 from emanet_jax.errors import UserError
-from emanet_jax.models.heads._shared import classify, conv3x3, conv_names
+from emanet_jax.models.heads._shared import (
+  check,
+  classify,
+  conv_names,
+  conv_norm,
+)
 
 FREE_IN_EVALUATION = ('dropout_rate',)
 
@@ -53,10 +58,10 @@ class FCNHead(nn.Module):
     given = {'train': train, 'extent': extent}
     x = features[-1]
     for name in conv_names(self.num_convs):
-      x = conv3x3(self.channels, self.norm_momentum, name)(x, **given)
+      x = conv_norm(self.channels, self.norm_momentum, name)(x, **given)
     if self.concat_input:
       x = jnp.concatenate([features[-1], x], axis=-1)
-      x = conv3x3(self.channels, self.norm_momentum, 'conv_cat')(x, **given)
+      x = conv_norm(self.channels, self.norm_momentum, 'conv_cat')(x, **given)
     return classify(x, self.num_classes, self.dropout_rate, train)
 
 
@@ -74,10 +79,10 @@ def create(
   Raises:
     UserError: A value that no such head has.
   """
-  if channels < 1 or num_convs < 0 or not 0 <= dropout_rate < 1:
+  check('fcn', dropout_rate, channels=channels)
+  if num_convs < 0:
     raise UserError(
-      'an fcn head needs channels ≥ 1, num_convs ≥ 0 and dropout_rate in [0, '
-      f'1); got {channels}, {num_convs} and {dropout_rate}'
+      f'of the fcn head, num_convs is {num_convs}; it must be ≥ 0'
     )
   if concat_input and not num_convs:
     raise UserError(

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 
 from emanet_jax.array import Array
 from emanet_jax.models.attention.pyramid import PooledBranches, check_grids
-from emanet_jax.models.heads._shared import check, classify, conv3x3
+from emanet_jax.models.heads._shared import check, classify, conv_norm
 
 FREE_IN_EVALUATION = ('dropout_rate',)
 
@@ -57,7 +57,7 @@ class PSPHead(nn.Module):
       name='pyramid',
     )(features[-1], train=train, extent=extent)
     x = jnp.concatenate([features[-1], *branches], axis=-1)
-    conv = conv3x3(self.channels, self.norm_momentum, 'conv_cat')
+    conv = conv_norm(self.channels, self.norm_momentum, 'conv_cat')
     x = conv(x, train=train, extent=extent)
     return classify(x, self.num_classes, self.dropout_rate, train)
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Float, Int
 
 from emanet_jax.array import Array
-from emanet_jax.models.heads._shared import check, classify, conv1x1
+from emanet_jax.models.heads._shared import check, classify, conv_norm
 from emanet_jax.models.resize import resize_to
 
 FREE_IN_EVALUATION = ('dropout_rate',)
@@ -50,14 +50,14 @@ class SegFormerHead(nn.Module):
     width, momentum = self.channels, self.norm_momentum
     levels = []
     for i, (x, extent) in enumerate(zip(features, extents, strict=True)):
-      x = conv1x1(width, momentum, f'stage{i + 1}')(x, train=train)
+      x = conv_norm(width, momentum, f'stage{i + 1}', size=1)(x, train=train)
       levels.append(
         resize_to(
           features[0], x, extents[0], extent, align_corners=self.align_corners
         )
       )
     x = jnp.concatenate(levels, axis=-1)
-    x = conv1x1(width, momentum, 'fuse')(x, train=train)
+    x = conv_norm(width, momentum, 'fuse', size=1)(x, train=train)
     return classify(x, self.num_classes, self.dropout_rate, train)
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 
 from emanet_jax.array import Array
 from emanet_jax.models.attention.pyramid import PooledBranches, check_grids
-from emanet_jax.models.heads._shared import check, classify, conv1x1, conv3x3
+from emanet_jax.models.heads._shared import check, classify, conv_norm
 from emanet_jax.models.resize import resize_to
 
 FREE_IN_EVALUATION = ('dropout_rate',)
@@ -63,20 +63,20 @@ class UPerHead(nn.Module):
       width, self.grids, self.align_corners, momentum, name='pyramid'
     )(features[-1], **last)
     x = jnp.concatenate([features[-1], *branches], axis=-1)
-    x = conv3x3(width, momentum, 'top')(x, **last)
+    x = conv_norm(width, momentum, 'top')(x, **last)
     levels = [x]
     for i in reversed(range(len(features) - 1)):
-      lateral = conv1x1(width, momentum, f'lateral{i + 1}')
+      lateral = conv_norm(width, momentum, f'lateral{i + 1}', size=1)
       finer = lateral(features[i], train=train)
       x = finer + self._resize(finer, x, extents[i], extents[i + 1])
-      conv = conv3x3(width, momentum, f'fpn{i + 1}')
+      conv = conv_norm(width, momentum, f'fpn{i + 1}')
       levels.insert(0, conv(x, train=train, extent=extents[i]))
     levels = [
       self._resize(levels[0], x, extents[0], extent)
       for x, extent in zip(levels, extents, strict=True)
     ]
     x = jnp.concatenate(levels, axis=-1)
-    conv = conv3x3(width, momentum, 'conv_cat')
+    conv = conv_norm(width, momentum, 'conv_cat')
     x = conv(x, train=train, extent=extents[0])
     return classify(x, self.num_classes, self.dropout_rate, train)
 

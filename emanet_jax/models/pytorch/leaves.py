@@ -2,12 +2,8 @@
 
 Path = tuple[str, ...]
 
-# Our convolutions' own names.
-_WITH_BIAS = (
-  *('classifier', 'conv_in', 'theta', 'phi', 'g'),
-  *('patch', 'reduce', 'out_proj', 'expand', 'depthwise', 'contract'),  # of MiT
-)
-
+# Convolutions without a bias: a normalisation follows.
+_WITHOUT_BIAS = ('conv',)
 # PyTorch leaf → (our collection, our leaf) of a normalisation.
 _NORM_LEAVES = {
   'weight': ('params', 'scale'),
@@ -24,11 +20,6 @@ def tensor_names(module: str, path: Path) -> dict[str, Path]:
       f'{module}.{leaf}': (collection, *path, our_leaf)
       for leaf, (collection, our_leaf) in _NORM_LEAVES.items()
     }
-  if path[-1] == 'layer_norm':
-    return {
-      f'{module}.weight': ('params', *path, 'scale'),
-      f'{module}.bias': ('params', *path, 'bias'),
-    }
   if path[-1].startswith('norm_'):  # over the channels of each pixel
     return {
       f'{module}.weight': ('params', *path, 'scale'),
@@ -39,9 +30,7 @@ def tensor_names(module: str, path: Path) -> dict[str, Path]:
       f'{module}_weight': ('params', *path, 'kernel'),
       f'{module}_bias': ('params', *path, 'bias'),
     }
-  if path[-1] == 'gamma':
-    return {f'{module}.scale': ('params', *path)}
   names = {f'{module}.weight': ('params', *path, 'kernel')}
-  if path[-1] in _WITH_BIAS:
+  if path[-1] not in _WITHOUT_BIAS:
     names[f'{module}.bias'] = ('params', *path, 'bias')
   return names

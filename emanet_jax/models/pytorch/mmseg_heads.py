@@ -1,7 +1,7 @@
 """The heads of mmsegmentation: their tensors' names and ours, and our options.
 
 Modules are written without `decode_head.` and `head/`. Of ours, those called
-`norm` and `layer_norm` normalise, `gamma` is a scalar, all others convolve.
+`norm` normalise, all others convolve.
 """
 
 import dataclasses

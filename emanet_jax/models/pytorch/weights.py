@@ -71,7 +71,7 @@ def network_from_torch(
       ],
     }
   )
-  found = {path: _to_flax(tensors[name], path) for name, path in names.items()}
+  found = {path: _to_flax(tensors[name]) for name, path in names.items()}
   for path, order in layout.orders.items():
     found[path] = _ordered(found[path], order)
   model_config = default_config().model
@@ -150,7 +150,7 @@ def _recognise(
   )
 
 
-def _to_flax(value: np.ndarray, path: Path) -> np.ndarray:
+def _to_flax(value: np.ndarray) -> np.ndarray:
   value = np.asarray(value, np.float32)
   if value.ndim == 4:  # [out, in, h, w] → [h, w, in, out]
     value = value.transpose(2, 3, 1, 0)
@@ -158,8 +158,6 @@ def _to_flax(value: np.ndarray, path: Path) -> np.ndarray:
     value = value.T
   elif value.ndim == 3 and value.shape[0] == 1:  # μ⁰: [1, C, K] → [K, C]
     value = value[0].T
-  elif 'layer_norm' in path and value.shape[1:] == (1, 1):
-    value = value.ravel()
   return value.copy()
 
 
@@ -169,8 +167,6 @@ def _to_torch(value: np.ndarray, path: Path) -> np.ndarray:
     value = value.transpose(3, 2, 0, 1)
   elif value.ndim == 2:
     value = value.T[None] if path[0] == 'bases' else value.T
-  elif 'layer_norm' in path:
-    value = value[:, None, None]
   return np.array(value, order='C')
 
 

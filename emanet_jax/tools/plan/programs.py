@@ -26,7 +26,6 @@ from emanet_jax.models.segmenter import compute_dtype, create_model
 from emanet_jax.runtime import sharding
 from emanet_jax.state import checkpoint, train_state
 from emanet_jax.training.compile import compile_step
-from emanet_jax.training.evaluations import protocol
 from emanet_jax.training.losses import create_loss
 from emanet_jax.training.optimizers import create_optimizer
 
@@ -108,7 +107,9 @@ def largest_evaluation(
   plan = Plan(images, batches, sharding.create_mesh(own))
   _, state = _shapes(model, optax.identity())
   variables = _whole(state.variables, plan.mesh)
-  view = evaluate.create_eval_step(model, num_classes, protocol(config))
+  view = evaluate.create_eval_step(
+    model, num_classes, settings.get_training_protocol(config)
+  )
   return plan, view.lower(variables, plan.largest()).compile()
 
 
