@@ -127,8 +127,8 @@ def check_one_size(head: str, *features: Float[Array, 'b _ _ _']) -> None:
   sizes = [x.shape[1:3] for x in features]
   if len(set(sizes)) > 1:
     raise UserError(
-      f'the {head} head takes stages of one resolution; these are {sizes}: set '
-      'model.backbone.output_stride to 8'
+      f'the {head} head takes stages of one resolution; these are {sizes}: '
+      'take a resnet, and set model.backbone.output_stride to 8'
     )
 
 

@@ -34,6 +34,7 @@ def _with_block(
   )
 
 
+# mmsegmentation has none: names like those of its Non-local block.
 _A2 = {
   'conv_a': 'features',
   'conv_b': 'gather',
