@@ -185,8 +185,8 @@ def create(
 ) -> MixTransformer:
   """The backbone of a configuration, checked; arguments as of `MixTransformer`.
 
-  Beside those, variant is one of VARIANTS, and widths and stage_sizes are those
-  of a variant of your own, or empty.
+  Beside those, variant: one of VARIANTS; widths and stage_sizes are those of a
+  variant of your own, or empty.
 
   Raises:
     UserError: A value that no such network has.

@@ -203,8 +203,8 @@ def create(
 ) -> ResNet:
   """The backbone of a configuration, checked; arguments as of `ResNet`.
 
-  Beside those, depth is 50, 101 or 152, and stage_sizes the four block counts
-  of a variant of your own; where these are given, depth is not read.
+  Beside those, depth: 50, 101 or 152; not read where there are stage_sizes, the
+  four block counts of a variant of your own.
 
   Raises:
     UserError: A value that no such network has.
