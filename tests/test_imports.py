@@ -94,6 +94,8 @@ def tool(module: str) -> str:
 def opponent(module: str) -> bool:
   """Whether it is PyTorch's side of a benchmark, only imported to run it."""
   return module.removeprefix(f'{PACKAGE}.tools.benchmark.') in (
+    'torch_heads',
+    'torch_layers',
     'torch_network',
     'torch_subjects',
   )

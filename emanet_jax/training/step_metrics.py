@@ -12,6 +12,10 @@ from emanet_jax.runtime.progress import Progress
 from emanet_jax.state.train_state import TrainState, is_finite
 
 
+class DivergedError(UserError):
+  """A loss, a gradient or a state that is no longer a number."""
+
+
 class StepMetrics:
   """Holds the metrics of the steps since the last line of the log.
 
@@ -52,7 +56,7 @@ class StepMetrics:
         of reading it all.
 
     Raises:
-      UserError: A loss, a gradient or a part of the state that is NaN or
+      DivergedError: A loss, a gradient or a part of the state that is NaN or
         infinite, and at which step that was seen.
     """
     pending = jax.device_get(self._pending)
@@ -72,7 +76,7 @@ class StepMetrics:
     """Logs a line on the steps since the last one, and returns its values.
 
     Raises:
-      UserError: As `check`.
+      DivergedError: As `check`.
     """
     values = self.check()
     means = {k: float(np.mean([v[k] for v in values])) for k in values[0]}
@@ -91,9 +95,9 @@ class StepMetrics:
     return result
 
 
-def _diverged(step: int, what: str) -> UserError:
+def _diverged(step: int, what: str) -> DivergedError:
   """The error to raise of a run whose numbers are none any more."""
-  return UserError(
+  return DivergedError(
     f'training diverged at step {step}: {what}. Checkpoints of earlier steps '
     'are intact. Look at the data, or start in a new --workdir with a lower '
     'optimizer.learning_rate.'

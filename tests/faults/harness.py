@@ -65,9 +65,6 @@ class Run:
   def in_save(self) -> bool:
     if self._num_batches() == self._read_before:
       return False  # what is there is left of the run before
-    return self.unfinished()
-
-  def unfinished(self) -> bool:
     return any((self.workdir / 'checkpoints').glob('*.orbax-checkpoint-tmp'))
 
   def in_evaluation(self) -> bool:
@@ -92,8 +89,8 @@ class Run:
     return self._batches.read_text().count('\n')
 
 
-def _disturb(run: Run, where: str, number: signal.Signals) -> bool:
-  """Starts a run, and sends it a signal there; whether nothing was lost."""
+def _disturb(run: Run, where: str, number: signal.Signals) -> str:
+  """Starts a run, and sends it a signal there; what was lost too much."""
   before, began = max(run.saved(), default=0), run.steps()
   process = run.start()
   conditions = {
@@ -110,15 +107,17 @@ def _disturb(run: Run, where: str, number: signal.Signals) -> bool:
   assert int(going_on[1] if going_on else 0) == before, output
   if number == signal.SIGKILL:
     assert code == -number, f'ended with {code}: {output}'
-    if run.unfinished():  # the save of the steps before
-      reached -= reached % _EVERY
-    return max(run.saved(), default=0) >= reached - _EVERY
-  assert code == STOPPED, f'{number.name}: ended with {code}: {output}'
-  return max(run.saved(), default=0) >= reached
+    # The last save begun before this step may be under way; the next one would
+    # have waited for it, as it did for the one before, which is complete.
+    reached = (reached - 1) // _EVERY * _EVERY - _EVERY
+  else:
+    assert code == STOPPED, f'{number.name}: ended with {code}: {output}'
+  kept = max(run.saved(), default=0)
+  return f'step {kept} is kept, not {reached}' if kept < reached else ''
 
 
 def _kill_and_compare(folder: pathlib.Path, kills: int):
-  """Yields what was done, and whether it was survived."""
+  """Yields what was done, and what was wrong afterwards."""
   straight = Run(folder, 'straight')
   code, output = tiny.finish(straight.start(), timeout=900)
   assert code == 0, output
@@ -133,16 +132,19 @@ def _kill_and_compare(folder: pathlib.Path, kills: int):
         run = Run(folder, f'{run.workdir.name}_again')
       done.append((f'{number.name} in a {where}', _disturb(run, where, number)))
     code, output = tiny.finish(run.start(), timeout=900)
-    equal = code == 0 and run.end() == straight.end()
-    for fault, kept in done:
-      yield fault, kept and equal
+    wrong = '' if code == 0 else f'ended with {code}: {output}'
+    if not wrong and run.end() != straight.end():
+      wrong = 'another end'
+    for fault, lost in done:
+      yield fault, lost or wrong
 
 
 def _damage(folder: pathlib.Path):
   """Yields each damage to each file of a checkpoint likewise."""
   saved = test_checkpoints.save_small(folder / 'saved')
   for name, _, survived in test_checkpoints.damaged_copies(saved, folder):
-    yield f'{name.split()[0]} a file of a checkpoint', survived
+    wrong = '' if survived else name
+    yield f'{name.split()[0]} a file of a checkpoint', wrong
 
 
 def main() -> None:
@@ -158,10 +160,11 @@ def main() -> None:
   with tempfile.TemporaryDirectory() as folder:
     folder = pathlib.Path(folder)
     for results in (_kill_and_compare(folder, options.kills), _damage(folder)):
-      for fault, well in results:
+      for fault, wrong in results:
         tried[fault] += 1
-        survived[fault] += well
-        print('.' if well else f'\nLOST: {fault}', end='', flush=True)
+        survived[fault] += not wrong
+        shown = f'\nLOST: {fault}: {wrong}\n' if wrong else '.'
+        print(shown, end='', flush=True)
   print(f'\n{"fault":36}{"tried":>8}{"survived":>10}')
   for fault in sorted(tried):
     print(f'{fault:36}{tried[fault]:8}{survived[fault]:10}')

@@ -21,19 +21,22 @@ pytestmark = pytest.mark.skipif(
   importlib.util.find_spec('torch') is None, reason='PyTorch is not installed'
 )
 SIZES, CLASSES, RATE = (1, 2, 2, 3), 21, 0.01
+HEADS = ('ema', 'da', 'deeplabv3', 'nonlocal', 'psp')
 
 
-def create(dtype='float32', remat=False):
+def create(head='ema', output_stride=8, dtype='float32', remat=False):
   config = default_config().model
+  config.head.name = head
+  config.backbone.output_stride = output_stride
   config.dtype, config.backbone.remat = dtype, remat
   config.backbone.stage_sizes = SIZES
   config.head.dropout_rate = 0.0
   return create_model(config, CLASSES)
 
 
-@pytest.fixture(scope='module')
-def variables(draw_variables):
-  return draw_variables(create(), (1, 65, 65, 3))
+@functools.cache
+def drawn(head, draw):
+  return draw(create(head), (1, 65, 65, 3))
 
 
 @pytest.fixture(scope='module')
@@ -42,16 +45,30 @@ def image():
   return rng.normal(size=(2, 49, 65, 3)).astype(np.float32)
 
 
-def twin(variables):
+def twin(variables, head='ema'):
   import torch
 
   from emanet_jax.tools.benchmark import torch_network
 
-  network = torch_network.Network(SIZES, CLASSES, dropout_rate=0.0)
+  network = torch_network.Network(SIZES, CLASSES, head, dropout_rate=0.0)
   tensors, _ = torch_from_variables(variables, steps=0)
-  tensors = {k: torch.from_numpy(np.array(v)) for k, v in tensors.items()}
+  tensors = {
+    as_in_mmseg(k): torch.from_numpy(np.array(v)) for k, v in tensors.items()
+  }
   network.load_state_dict(tensors)
   return network
+
+
+def as_in_mmseg(name):
+  """The authors' name of a tensor as the twin has it; other names stay."""
+  if name.startswith(('backbone.', 'decode_head.')):
+    return name
+  first, number, *rest = name.split('.')
+  if first != 'extractor':
+    return f'decode_head.{name}'
+  modules = {0: 'stem', 1: 'stem.7', 4: 'layer1'}
+  modules |= {3 + i: f'layer{i}' for i in (2, 3, 4)}
+  return '.'.join(['backbone', modules[int(number)], *rest])
 
 
 def as_torch(image):
@@ -60,18 +77,23 @@ def as_torch(image):
   return torch.from_numpy(np.ascontiguousarray(image.transpose(0, 3, 1, 2)))
 
 
-def test_logits_are_equal(variables, image):
+@pytest.mark.parametrize('head', HEADS)
+def test_logits_are_equal(head, draw_variables, image):
   import torch
 
+  variables = drawn(head, draw_variables)
   with torch.inference_mode():
-    expected = twin(variables).eval()(as_torch(image)).permute(0, 2, 3, 1)
-  got = jax.jit(create().apply)(variables, image)
+    expected = twin(variables, head).eval()(as_torch(image))
+  expected = expected.permute(0, 2, 3, 1)
+  got = jax.jit(create(head).apply)(variables, image)
   assert got.shape == (2, 49, 65, CLASSES)
   assert relative_error(np.asarray(got), expected.numpy()) < 1e-4
 
 
-@pytest.mark.parametrize('remat', [False, True])
-def test_a_training_step_is_equal(variables, image, remat):
+@pytest.mark.parametrize(
+  ('head', 'remat'), [*((head, False) for head in HEADS), ('ema', True)]
+)
+def test_a_training_step_is_equal(head, remat, draw_variables, image):
   """In float64, where rounding does not blur the comparison; remat is ours."""
   import torch
 
@@ -79,7 +101,8 @@ def test_a_training_step_is_equal(variables, image, remat):
 
   label = np.random.default_rng(6).integers(0, CLASSES, (2, 49, 65))
   label[:, :7] = 255
-  network = twin(variables).double().train()
+  variables = drawn(head, draw_variables)
+  network = twin(variables, head).double().train()
   update = torch_network.create_optimizer(network, RATE)
   loss = torch_network.loss_fn(
     network(as_torch(image).double()), torch.from_numpy(label)
@@ -90,7 +113,7 @@ def test_a_training_step_is_equal(variables, image, remat):
   update.step()
 
   with jax.enable_x64(True):
-    model = create('float64', remat)
+    model = create(head, dtype='float64', remat=remat)
     tx, _ = sgd.create(
       1, model.frozen_params(), learning_rate=RATE, poly_power=0.0
     )
@@ -113,8 +136,10 @@ def test_a_training_step_is_equal(variables, image, remat):
     np.testing.assert_allclose(metrics['loss'], loss.item(), rtol=1e-9)
     np.testing.assert_allclose(metrics['grad_norm'], norm, rtol=1e-7)
     got, _ = torch_from_variables(jax.device_get(after.variables), steps=1)
-  assert got.keys() == network.state_dict().keys()
   start, _ = torch_from_variables(variables, steps=0)
+  got = {as_in_mmseg(k): v for k, v in got.items()}
+  start = {as_in_mmseg(k): v for k, v in start.items()}
+  assert got.keys() == network.state_dict().keys()
   for name, expected in network.state_dict().items():
     if expected.ndim:
       moved = np.abs(expected.numpy() - start[name]).max()

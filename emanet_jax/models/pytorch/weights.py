@@ -122,7 +122,7 @@ def torch_from_variables(
     found[path] = reorder(found[path], np.argsort(order).tolist())
   tensors = {}
   for name, path in names.items():
-    tensors[name] = to_torch(found[path], path)
+    tensors[name] = to_torch(np.asarray(found[path]), path)
     if path[-1] == 'var':
       module = name.removesuffix('running_var')
       tensors[module + _COUNTER] = np.array(steps, np.int64)

@@ -13,6 +13,7 @@
             photos made up for it, or of a prepared data set:
             --data_dir=data --name=camvid --split=train
 
+model and train take --head=NAME, and are compared where PyTorch's twin has it.
 Prints a table; --out=FILE writes all figures as JSON.
 """
 
@@ -24,6 +25,7 @@ from typing import Any
 
 from absl import app, flags
 
+from emanet_jax import parts
 from emanet_jax.config import default_config
 from emanet_jax.data.input import pipeline
 from emanet_jax.errors import UserError
@@ -41,6 +43,12 @@ from emanet_jax.tools.benchmark import input as training_input
 
 _OUT = flags.DEFINE_string('out', '', 'JSON file to write the figures to.')
 _DEPTH = flags.DEFINE_integer('depth', 50, 'Of the ResNet.')
+_HEAD = flags.DEFINE_enum(
+  'head', 'ema', parts.HEADS.names(), 'model, train, compile: which one.'
+)
+_STRIDE = flags.DEFINE_integer(
+  'output_stride', 8, "model, train, compile: the backbone's: 8, 16 or 32."
+)
 _DTYPE = flags.DEFINE_enum(
   'dtype', None, ['float32', 'bfloat16'], 'Default: bfloat16 on a GPU.'
 )
@@ -58,6 +66,11 @@ _REMAT = flags.DEFINE_bool(
 )
 _FLAX = flags.DEFINE_bool(
   'flax', False, "model, train: beside it, with flax's convolutions."
+)
+_TORCH = flags.DEFINE_bool(
+  'torch',
+  True,
+  'model, train, em: beside PyTorch, where it is installed and has a twin.',
 )
 _CHANNELS = flags.DEFINE_integer(
   'channels',
@@ -92,16 +105,23 @@ _SPLIT = flags.DEFINE_string('split', 'trainaug', 'input: its split.')
 
 
 def _model() -> tuple[dict[str, Any], str]:
-  return _contest('forward', depth=_DEPTH.value, **_images(1, 513))
+  return _contest('forward', **_network(), **_images(1, 513))
 
 
 def _train() -> tuple[dict[str, Any], str]:
-  options = {'depth': _DEPTH.value, 'remat': _REMAT.value}
-  return _contest('train', **options, **_images(2, 257))
+  return _contest('train', remat=_REMAT.value, **_network(), **_images(2, 257))
 
 
 def _em() -> tuple[dict[str, Any], str]:
   return _contest('em', channels=_CHANNELS.value, **_images(1, 65))
+
+
+def _network() -> dict[str, Any]:
+  return {
+    'depth': _DEPTH.value,
+    'head': _HEAD.value,
+    'output_stride': _STRIDE.value,
+  }
 
 
 def _images(batch: int, size: int) -> dict[str, Any]:
@@ -124,12 +144,13 @@ def _contest(what: str, **options) -> tuple[dict[str, Any], str]:
     rounds=_ROUNDS.value,
     steps=_STEPS.value,
     with_flax=_FLAX.value and what != 'em',
+    with_torch=_TORCH.value,
   )
   return result, network.table(result)
 
 
 def _compile() -> tuple[dict[str, Any], str]:
-  options = {'depth': _DEPTH.value, 'remat': _REMAT.value}
+  options = {**_network(), 'remat': _REMAT.value}
   result = network.starts({**options, **_images(2, 129)})
   return result, network.table_of_starts(result)
 

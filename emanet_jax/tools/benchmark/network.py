@@ -1,6 +1,7 @@
 """The network, its training step and its EM unit against PyTorch's.
 
-Where PyTorch is installed, its twin of the network takes turns with ours: in
+Where PyTorch is installed, its twin of the network, if the head has one, takes
+turns with ours: in
 both memory layouts on a CPU; on a GPU in channels_last, as it is and through
 torch.compile. So may ours with flax's convolutions, which is what this network
 comes to without `models/convolution.py`.
@@ -21,6 +22,8 @@ _OURS = 'emanet_jax.tools.benchmark.subjects'
 _TORCH = 'emanet_jax.tools.benchmark.torch_subjects'
 _PEAK = 'a large product'
 _FLAX = "with flax's convolutions"
+# Heads that `torch_heads` has, which only PyTorch's processes import.
+_TORCH_HEADS = ('ema', 'da', 'deeplabv3', 'nonlocal', 'psp')
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'torch')
 
 
@@ -36,6 +39,7 @@ def measure(
   rounds: int,
   steps: int,
   with_flax: bool = False,
+  with_torch: bool = True,
 ) -> dict[str, Any]:
   """Measures a subject of ours beside PyTorch's.
 
@@ -45,6 +49,7 @@ def measure(
     rounds: Of a turn each.
     steps: Of a turn.
     with_flax: Whether the network with flax's convolutions takes part.
+    with_torch: Whether PyTorch does, where it is installed and has the head.
 
   Returns:
     As `contest.run`; besides, for each contender 'images_per_second',
@@ -57,7 +62,8 @@ def measure(
   if with_flax:
     chosen = {**options, 'convolution': 'flax'}
     contenders[_FLAX] = Contender(f'{_OURS}:{what}', chosen)
-  contenders |= dict(_opponents(what, options))
+  if with_torch:
+    contenders |= dict(_opponents(what, options))
   contenders[_PEAK] = Contender(f'{_OURS}:peak', {'dtype': options['dtype']})
   result = contest.run(contenders, rounds=rounds, steps=steps)
   del result['ratios'][_PEAK]
@@ -109,7 +115,7 @@ def table(result: dict[str, Any]) -> str:
     for name, ratio in result['ratios'].items()
   ]
   if not any(name.startswith('PyTorch') for name in result['ratios']):
-    lines.append('PyTorch is not installed: no comparison')
+    lines.append('PyTorch takes no part: not asked, not installed, or no twin')
   lines.append(', '.join(f'{k} {v}' for k, v in result['versions'].items()))
   return '\n'.join(lines)
 
@@ -147,6 +153,8 @@ def _opponents(
   what: str, options: dict[str, Any]
 ) -> Iterator[tuple[str, Contender]]:
   if importlib.util.find_spec('torch') is None:
+    return
+  if options.get('head', 'ema') not in _TORCH_HEADS:
     return
   ways = [('contiguous', False), ('channels_last', False)]
   if has_gpu():

@@ -22,8 +22,9 @@ import ml_collections
 import numpy as np
 from absl import logging
 
+from emanet_jax.models import flops
 from emanet_jax.runtime import startup
-from emanet_jax.tools.benchmark import flops, subjects
+from emanet_jax.tools.benchmark import subjects
 from emanet_jax.tools.benchmark.scaling_subjects import Work, curves
 from emanet_jax.tools.benchmark.summary import spread, versions
 

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from emanet_jax.config import default_config
+from emanet_jax.models import flops
 from emanet_jax.models.ema_unit import EMAUnit
 from emanet_jax.models.segmenter import Segmenter, create_model
 from emanet_jax.runtime import startup
 from emanet_jax.state import train_state
-from emanet_jax.tools.benchmark import flops
 from emanet_jax.tools.benchmark.contest import Subject
 from emanet_jax.training.losses import create_loss
 from emanet_jax.training.optimizers import create_optimizer
@@ -26,11 +26,19 @@ _PEAK_SIZE = {'cpu': 4096, 'gpu': 8192, 'tpu': 8192}
 
 
 def forward(
-  depth: int, batch: int, size: int, dtype: str, convolution: str = 'fast'
+  depth: int,
+  batch: int,
+  size: int,
+  dtype: str,
+  convolution: str = 'fast',
+  head: str = 'ema',
+  output_stride: int = 8,
 ) -> Subject:
   """The network's evaluation: normalised images to logits at their size."""
   startup.keep_freed_memory()
-  model, variables = network(depth, dtype, convolution=convolution)
+  model, variables = network(
+    depth, dtype, False, convolution, head, output_stride
+  )
   image = _normal((batch, size, size, 3))
   run, about = _compile(
     jax.jit(lambda variables, x: model.apply(variables, x)), variables, image
@@ -46,10 +54,14 @@ def train(
   dtype: str,
   remat: bool,
   convolution: str = 'fast',
+  head: str = 'ema',
+  output_stride: int = 8,
 ) -> Subject:
   """A training step as training makes it, on a batch that is there already."""
   startup.keep_freed_memory()
-  model, variables = network(depth, dtype, remat, convolution)
+  model, variables = network(
+    depth, dtype, remat, convolution, head, output_stride
+  )
   config = default_config()
   config.optimizer.learning_rate = LEARNING_RATE
   config.optimizer.poly_power = 0.0  # the same rate in each step
@@ -109,10 +121,17 @@ def peak(dtype: str) -> Subject:
 
 
 def network(
-  depth: int, dtype: str, remat: bool = False, convolution: str = 'fast'
+  depth: int,
+  dtype: str,
+  remat: bool = False,
+  convolution: str = 'fast',
+  head: str = 'ema',
+  output_stride: int = 8,
 ) -> tuple[Segmenter, dict]:
-  """The default network, with variables like freshly initialised ones."""
+  """The default network, or with another head, and variables as at a start."""
   config = default_config().model
+  config.head.name = head
+  config.backbone.output_stride = output_stride
   config.backbone.depth, config.dtype = depth, dtype
   config.backbone.remat, config.convolution = remat, convolution
   model = create_model(config, CLASSES)

@@ -1,7 +1,7 @@
-"""The network in plain PyTorch, as a practitioner writes it: an opponent.
+"""Networks in plain PyTorch, as practitioners write them: opponents.
 
-The same layers, weights (by the authors' names), loss and update as ours, with
-PyTorch's own convolutions, normalisation and optimizer.
+The same layers, weights (by mmsegmentation's names), loss and update as ours,
+with PyTorch's own convolutions, normalisation and optimizer.
 """
 
 from collections.abc import Sequence
@@ -11,19 +11,9 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-_MOMENTUM = 3e-4  # of running statistics, in PyTorch's sense
-
-
-class _ConvNorm(nn.Module):
-  """Convolution, normalisation, ReLU."""
-
-  def __init__(self, channels: int, features: int):
-    super().__init__()
-    self.conv = nn.Conv2d(channels, features, 3, padding=1, bias=False)
-    self.bn = nn.BatchNorm2d(features, momentum=_MOMENTUM)
-
-  def forward(self, x):
-    return functional.relu(self.bn(self.conv(x)))
+from emanet_jax.models.backbones.resnet import block_dilations, stage_strides
+from emanet_jax.tools.benchmark.torch_heads import HEADS
+from emanet_jax.tools.benchmark.torch_layers import MOMENTUM, resize, wide
 
 
 class _Bottleneck(nn.Module):
@@ -31,18 +21,18 @@ class _Bottleneck(nn.Module):
     super().__init__()
     features = 4 * planes
     self.conv1 = nn.Conv2d(channels, planes, 1, bias=False)
-    self.bn1 = nn.BatchNorm2d(planes, momentum=_MOMENTUM)
+    self.bn1 = nn.BatchNorm2d(planes, momentum=MOMENTUM)
     self.conv2 = nn.Conv2d(
       planes, planes, 3, stride, dilation, dilation, bias=False
     )
-    self.bn2 = nn.BatchNorm2d(planes, momentum=_MOMENTUM)
+    self.bn2 = nn.BatchNorm2d(planes, momentum=MOMENTUM)
     self.conv3 = nn.Conv2d(planes, features, 1, bias=False)
-    self.bn3 = nn.BatchNorm2d(features, momentum=_MOMENTUM)
+    self.bn3 = nn.BatchNorm2d(features, momentum=MOMENTUM)
     self.downsample = None
     if stride != 1 or channels != features:
       self.downsample = nn.Sequential(
         nn.Conv2d(channels, features, 1, stride, bias=False),
-        nn.BatchNorm2d(features, momentum=_MOMENTUM),
+        nn.BatchNorm2d(features, momentum=MOMENTUM),
       )
 
   def forward(self, x):
@@ -52,46 +42,8 @@ class _Bottleneck(nn.Module):
     return functional.relu(y + (self.downsample(x) if self.downsample else x))
 
 
-def _wide(x):
-  return x if x.dtype == torch.float64 else x.float()
-
-
-class EMAUnit(nn.Module):
-  """1×1, EM attention, ReLU, 1×1 and normalisation, + input, ReLU."""
-
-  def __init__(self, channels: int, num_bases: int = 64, num_stages: int = 3):
-    super().__init__()
-    self.num_stages = num_stages
-    bases = functional.normalize(torch.randn(1, channels, num_bases), dim=1)
-    self.register_buffer('mu', bases)
-    self.conv1 = nn.Conv2d(channels, channels, 1)
-    self.conv2 = nn.Sequential(
-      nn.Conv2d(channels, channels, 1, bias=False),
-      nn.BatchNorm2d(channels, momentum=_MOMENTUM),
-    )
-
-  def forward(self, x):
-    y = self.conv1(x)
-    with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-      pixels = _wide(y).flatten(2)  # b c n
-      mu = self.mu.expand(len(x), -1, -1)  # b c k
-      for _ in range(self.num_stages):
-        z = torch.softmax(pixels.transpose(1, 2) @ mu, dim=2)  # b n k
-        mu = pixels @ (z / (1e-6 + z.sum(1, keepdim=True)))
-        mu = mu / (1e-6 + mu.norm(dim=1, keepdim=True))
-      if self.training:
-        self.mu.copy_(0.9 * self.mu + 0.1 * mu.mean(0, keepdim=True))
-      y = (mu @ z.transpose(1, 2)).view_as(y).to(y.dtype)
-    return functional.relu(self.conv2(functional.relu(y)) + x)
-
-
-class Network(nn.Module):
-  """EMANet, as `create_model` makes it of the default configuration.
-
-  Args:
-    stage_sizes: Bottlenecks in each of the four stages.
-    num_classes: Classes predicted.
-    dropout_rate: Share of whole channels dropped in training.
+class _ResNet(nn.Module):
+  """An image to the features of four stages, with our default stem and grid.
 
   Attributes:
     remat: Whether training computes each bottleneck anew for its gradient;
@@ -100,47 +52,29 @@ class Network(nn.Module):
 
   remat = False
 
-  def __init__(
-    self,
-    stage_sizes: Sequence[int],
-    num_classes: int,
-    dropout_rate: float = 0.1,
-  ):
+  def __init__(self, stage_sizes: Sequence[int], output_stride: int):
     super().__init__()
     stem, channels = [], 3
     for features, stride in ((64, 2), (64, 1), (128, 1)):
       stem += [
         nn.Conv2d(channels, features, 3, stride, 1, bias=False),
-        nn.BatchNorm2d(features, momentum=_MOMENTUM),
+        nn.BatchNorm2d(features, momentum=MOMENTUM),
         nn.ReLU(inplace=True),
       ]
       channels = features
-    self.extractor = nn.ModuleList(
-      [nn.Sequential(*stem[:-2]), stem[-2], stem[-1], nn.MaxPool2d(3, 2, 1)]
-    )
-    strides = ((1, 1), (2, 1), (1, 2), (1, 4))
-    for stage, (stride, dilation) in enumerate(strides):
-      grid = (1, 2, 4) if stage == 3 else (1,) * stage_sizes[stage]
+    self.stem = nn.Sequential(*stem)
+    self.maxpool = nn.MaxPool2d(3, 2, 1)
+    for stage, (stride, dilation) in enumerate(stage_strides(output_stride)):
       blocks, planes = [], 64 * 2**stage
-      for i in range(stage_sizes[stage]):
-        blocks.append(
-          _Bottleneck(channels, planes, stride, dilation * grid[i])
-          if i
-          else _Bottleneck(channels, planes, stride, max(dilation // 2, 1))
-        )
+      grid = (1, 2, 4) if stage == 3 else (1,) * stage_sizes[stage]
+      for rate in block_dilations(stage_sizes[stage], dilation, grid):
+        blocks.append(_Bottleneck(channels, planes, stride, rate))
         channels, stride = 4 * planes, 1
-      self.extractor.append(nn.Sequential(*blocks))
-    self.fc0 = _ConvNorm(channels, 512)
-    self.emau = EMAUnit(512)
-    self.fc1 = nn.Sequential(_ConvNorm(512, 256), nn.Dropout2d(dropout_rate))
-    self.fc2 = nn.Conv2d(256, num_classes, 1)
+      self.add_module(f'layer{stage + 1}', nn.Sequential(*blocks))
 
   def forward(self, image):
-    """Normalised [b, 3, h, w] → float32 logits [b, classes, h, w]."""
-    x = image
-    for module in self.extractor[:4]:  # the stem
-      x = module(x)
-    for stage in self.extractor[4:]:
+    x, features = self.maxpool(self.stem(image)), []
+    for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
       for block in stage:
         if self.remat and self.training:
           x = checkpoint(
@@ -148,10 +82,42 @@ class Network(nn.Module):
           )
         else:
           x = block(x)
-    x = _wide(self.fc2(self.fc1(self.emau(self.fc0(x)))))
-    return functional.interpolate(
-      x, image.shape[2:], mode='bilinear', align_corners=True
-    )
+      features.append(x)
+    return features
+
+
+class Network(nn.Module):
+  """A network as `create_model` makes it of the default configuration.
+
+  Args:
+    stage_sizes: Bottlenecks in each of the four stages.
+    num_classes: Classes predicted.
+    head: One of `torch_heads.HEADS`.
+    output_stride: Of the backbone.
+    dropout_rate: Share of whole channels dropped in training.
+  """
+
+  def __init__(
+    self,
+    stage_sizes: Sequence[int],
+    num_classes: int,
+    head: str = 'ema',
+    output_stride: int = 8,
+    dropout_rate: float = 0.1,
+  ):
+    super().__init__()
+    self.backbone = _ResNet(stage_sizes, output_stride)
+    self.decode_head = HEADS[head](num_classes, dropout_rate)
+
+  def forward(self, image):
+    """Normalised [b, 3, h, w] → float32 logits [b, classes, h, w].
+
+    In training a tuple: those, and what has a loss of its own besides.
+    """
+    logits = self.decode_head(self.backbone(image))
+    if self.training:
+      return tuple(resize(wide(x), image.shape[2:]) for x in logits)
+    return resize(wide(logits[0]), image.shape[2:])
 
 
 def create_optimizer(
@@ -174,8 +140,9 @@ def create_optimizer(
 
 
 def loss_fn(logits, label):
-  """Cross entropy over all pixels, ignored ones counted as zero."""
-  total = functional.cross_entropy(
-    logits, label, ignore_index=255, reduction='sum'
+  """Cross entropy of all outputs over all pixels, ignored ones as zero."""
+  total = sum(
+    functional.cross_entropy(x, label, ignore_index=255, reduction='sum')
+    for x in logits
   )
   return total / label.numel()

@@ -10,20 +10,26 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from emanet_jax.models.backbones.resnet import STAGE_SIZES
 from emanet_jax.models.segmenter import MEAN, STD
-from emanet_jax.tools.benchmark import torch_network
+from emanet_jax.tools.benchmark import torch_heads, torch_network
 from emanet_jax.tools.benchmark.contest import Subject
 from emanet_jax.tools.benchmark.subjects import CLASSES, LEARNING_RATE
 
-_SIZES = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
-
 
 def forward(
-  depth: int, batch: int, size: int, dtype: str, layout: str, compiled: bool
+  depth: int,
+  batch: int,
+  size: int,
+  dtype: str,
+  layout: str,
+  compiled: bool,
+  head: str = 'ema',
+  output_stride: int = 8,
 ) -> Subject:
   """The network's evaluation: normalised images to logits at their size."""
   device = _device()
-  network = _network(depth, device, layout).eval()
+  network = _network(depth, head, output_stride, device, layout).eval()
   image = _normal((batch, 3, size, size), device, layout)
   run = torch.compile(network) if compiled else network
 
@@ -42,11 +48,13 @@ def train(
   remat: bool,
   layout: str,
   compiled: bool,
+  head: str = 'ema',
+  output_stride: int = 8,
 ) -> Subject:
   """A training step, on a batch that is there already."""
   device = _device()
-  network = _network(depth, device, layout).train()
-  network.remat = remat
+  network = _network(depth, head, output_stride, device, layout).train()
+  network.backbone.remat = remat
   optimizer = torch_network.create_optimizer(network, LEARNING_RATE)
   image = _normal((batch, 3, size, size), device, layout)
   label = torch.randint(0, CLASSES, (batch, size, size), device=device)
@@ -67,7 +75,7 @@ def em(
 ) -> Subject:
   """The EM attention unit's evaluation, on features [b, c, size, size]."""
   device = _device()
-  unit = torch_network.EMAUnit(channels).to(device).eval()
+  unit = torch_heads.EMAUnit(channels).to(device).eval()
   unit = unit.to(memory_format=_FORMATS[layout])
   x = _normal((batch, channels, size, size), device, layout)
   x = x.to(getattr(torch, dtype))
@@ -83,7 +91,7 @@ def em(
 def predictor(depth: int, dtype: str) -> Callable[[np.ndarray], np.ndarray]:
   """A function from RGB images, uint8 [b, h, w, 3], to classes [b, h, w]."""
   device = _device()
-  network = _network(depth, device, 'channels_last').eval()
+  network = _network(depth, 'ema', 8, device, 'channels_last').eval()
   torch.backends.cudnn.benchmark = False  # every photo has another size
   mean, std = (255 * torch.tensor(x, device=device) for x in (MEAN, STD))
 
@@ -109,11 +117,13 @@ def _device() -> torch.device:
   return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
 
 
-def _network(depth, device, layout) -> torch_network.Network:
+def _network(depth, head, output_stride, device, layout):
   torch.manual_seed(0)
   torch.backends.cudnn.benchmark = True
-  network = torch_network.Network(_SIZES[depth], CLASSES).to(device)
-  return network.to(memory_format=_FORMATS[layout])
+  network = torch_network.Network(
+    STAGE_SIZES[depth], CLASSES, head, output_stride
+  )
+  return network.to(device, memory_format=_FORMATS[layout])
 
 
 def _normal(shape, device, layout) -> torch.Tensor:
