@@ -23,6 +23,7 @@ def with_gradients(function, inputs, seed=9):
 def plain_conv(x, kernel, stride, dilation):
   """XLA's convolution, padded as PyTorch's is."""
   pad = dilation * (kernel.shape[0] // 2)
+  groups = x.shape[-1] // kernel.shape[2]
   return lax.conv_general_dilated(
     x,
     kernel,
@@ -30,4 +31,5 @@ def plain_conv(x, kernel, stride, dilation):
     [(pad, pad), (pad, pad)],
     rhs_dilation=(dilation, dilation),
     dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    feature_group_count=groups,
   )

@@ -41,7 +41,7 @@ def weight(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
   rng = np.random.default_rng([zlib.crc32(key.encode()), seed])
   normal = np.asarray(rng.standard_normal(shape), np.float32)
   match leaf, len(shape):
-    case 'running_mean' | 'bias', _:
+    case 'running_mean' | 'bias' | 'in_proj_bias', _:
       value = 0.1 * normal
     case 'running_var', _:
       value = np.exp(0.1 * normal)
@@ -52,7 +52,7 @@ def weight(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
       value = normal * np.float32(np.sqrt(1 / np.prod(shape[1:])))
     case 'weight', 1:
       value = (0.2 if '.bn3.' in name else 1.0) * (1 + 0.1 * normal)
-    case 'weight', 2:
+    case 'weight' | 'in_proj_weight', 2:
       value = normal * np.float32(np.sqrt(1 / shape[1]))
     case 'weight', 3:  # of a layer norm
       value = 1 + 0.1 * normal

@@ -6,6 +6,7 @@ import functools
 import importlib
 import inspect
 import pathlib
+import re
 
 import jax
 import ml_collections
@@ -117,7 +118,7 @@ def test_a_run_book_has_the_default_keys_all_locked(book):
   ('key', 'value', 'message'),
   [
     ('dtype', 'float16', r"model.dtype is 'float16'; known are"),
-    ('backbone.name', 'vgg', "backbone.name is 'vgg'; known are resnet"),
+    ('backbone.name', 'vgg', "backbone.name is 'vgg'; known are mit, resnet"),
     ('backbone.depth', 34, r'depth is 34; known depths are \[50, 101, 152\]'),
     ('backbone.stage_sizes', (1, 1), r'is \(1, 1\); a ResNet has four'),
     ('backbone.stem_widths', (8, 8), r'is \(8, 8\).*three stem widths'),
@@ -239,11 +240,13 @@ def test_a_part_reads_each_of_its_options(folder):
     used = {n.id for n in ast.walk(create) if isinstance(n, ast.Name)}
     options = folder.options(name).keys()
     assert options <= used, name
-    documented = ast.get_docstring(create)
-    for option in options:
-      known = f'{option}:' in documented or f'of `{name.upper()}' in documented
-      assert known, f'{name}: {option} is not explained'
     module = folder.module(name)
+    documented = ast.get_docstring(create)
+    for other in re.findall(r'as of `(\w+)`', documented):
+      documented += inspect.getdoc(getattr(module, other))
+    for option in options:
+      known = f'{option}:' in documented
+      assert known, f'{name}: {option} is not explained'
     free = folder.free(name, evaluating=True)
     assert set(free) <= options, f'{module.__name__} frees what it has not'
 

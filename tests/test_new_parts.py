@@ -60,10 +60,12 @@ class Pooled(nn.Module):
       outputs.append(x)
     return tuple(outputs)
 
-  def out_extent(self, extent):
+  def out_extents(self, extent):
+    extents = []
     for _ in range(3):
       extent = halve(extent)
-    return extent
+      extents.append(extent)
+    return tuple(extents)
 
 def create(norm_momentum, *, width: int = 8):
   """width: Of each convolution."""

@@ -24,6 +24,7 @@ from jaxtyping import Bool, Float, Int
 from emanet_jax.array import Array
 from emanet_jax.models.convolution.atrous import library_conv
 from emanet_jax.models.convolution.conv2d import conv2d
+from emanet_jax.models.convolution.grouped import grouped_conv2d
 from emanet_jax.models.norm import BatchNorm, plain_batch_norm
 
 # Kaiming's normal initialisation by fan-out: the authors' choice for the
@@ -68,10 +69,22 @@ def keep_inside(
   return jnp.where(inside(extent, x.shape[1:3])[..., None], x, outside)
 
 
-class Conv(nn.Module):
-  """`conv2d` with its parameters: kernel [k, k, c, features], maybe a bias.
+def layer_norm(
+  name: str, x: Float[Array, 'b h w c'], epsilon: float = 1e-6
+) -> Float[Array, 'b h w c']:
+  """Each pixel's channels normalised; to be called in a compact method."""
+  norm = nn.LayerNorm(
+    epsilon, dtype=x.dtype, use_fast_variance=False, name=name
+  )
+  return norm(x)
 
-  Without an initializer of its own, the bias begins as PyTorch's does.
+
+class Conv(nn.Module):
+  """`conv2d` with its parameters.
+
+  They are the kernel [k, k, c / groups, features] and maybe a bias. There is a
+  group for each `features / groups` of the output and `c / groups` of x. The
+  bias starts as PyTorch's default unless bias_init says otherwise.
   """
 
   features: int
@@ -81,6 +94,7 @@ class Conv(nn.Module):
   use_bias: bool = False
   kernel_init: nn.initializers.Initializer = kaiming_fan_out
   bias_init: nn.initializers.Initializer | None = None
+  groups: int = 1
 
   @nn.compact
   def __call__(
@@ -88,7 +102,7 @@ class Conv(nn.Module):
   ) -> Float[Array, 'b ho wo features']:
     if self.kernel_size > 1:
       x = keep_inside(x, extent)
-    size, channels = self.kernel_size, x.shape[-1]
+    size, channels = self.kernel_size, x.shape[-1] // self.groups
     kernel = self.param(
       'kernel', self.kernel_init, (size, size, channels, self.features)
     )
@@ -99,10 +113,11 @@ class Conv(nn.Module):
     return y
 
   def convolve(
-    self, x: Float[Array, 'b h w c'], kernel: Float[Array, 'k k c features']
+    self, x: Float[Array, 'b h w c'], kernel: Float[Array, 'k k _ features']
   ) -> Float[Array, 'b ho wo features']:
     """What `like_flax` replaces."""
-    return conv2d(x, kernel, stride=self.stride, dilation=self.dilation)
+    conv = conv2d if self.groups == 1 else grouped_conv2d
+    return conv(x, kernel, stride=self.stride, dilation=self.dilation)
 
 
 def like_flax(
@@ -138,6 +153,7 @@ class ConvNorm(nn.Module):
   use_relu: bool = True
   kernel_init: nn.initializers.Initializer = kaiming_fan_out
   norm_scale_init: nn.initializers.Initializer = nn.initializers.ones
+  groups: int = 1
 
   @nn.compact
   def __call__(
@@ -153,12 +169,45 @@ class ConvNorm(nn.Module):
       self.stride,
       self.dilation,
       kernel_init=self.kernel_init,
+      groups=self.groups,
       name='conv',
     )(x, extent)
     x = BatchNorm(
       self.norm_momentum, scale_init=self.norm_scale_init, name='norm'
     )(x, train=train)
     return nn.relu(x) if self.use_relu else x
+
+
+class SeparableConvNorm(nn.Module):
+  """A depthwise convolution, then 1×1; each with normalisation and ReLU."""
+
+  features: int
+  kernel_size: int = 3
+  dilation: int = 1
+  norm_momentum: float = 0.9
+  kernel_init: nn.initializers.Initializer = kaiming_fan_out
+
+  @nn.compact
+  def __call__(
+    self,
+    x: Float[Array, 'b h w c'],
+    *,
+    train: bool,
+    extent: Int[Array, 'b 2'] | None = None,
+  ) -> Float[Array, 'b h w features']:
+    options = {
+      'norm_momentum': self.norm_momentum,
+      'kernel_init': self.kernel_init,
+    }
+    x = ConvNorm(
+      x.shape[-1],
+      self.kernel_size,
+      dilation=self.dilation,
+      groups=x.shape[-1],
+      **options,
+      name='depthwise',
+    )(x, train=train, extent=extent)
+    return ConvNorm(self.features, **options, name='pointwise')(x, train=train)
 
 
 def max_pool(

@@ -46,6 +46,37 @@ def interpolate(
   return product('bow,bhwc->bhoc', cols.astype(x.dtype), x)
 
 
+def resize_to(
+  other: Float[Array, 'b ho wo _'],
+  x: Float[Array, 'b h w c'],
+  other_extent: Int[Array, 'b 2'] | None,
+  extent: Int[Array, 'b 2'] | None,
+  *,
+  align_corners: bool,
+) -> Float[Array, 'b ho wo c']:
+  """Brings features to the size of others, image by image.
+
+  Args:
+    other: Of the size that is wanted.
+    x: Features; the result keeps their dtype.
+    other_extent: The images' in `other`, see `models/layers.py`.
+    extent: The images' in x; both None where images fill the batch.
+    align_corners: See above.
+  """
+  if extent is None:
+    return resize_bilinear(x, other.shape[1:3], align_corners=align_corners)
+  ways = (
+    interpolation(
+      extent[:, axis],
+      other_extent[:, axis],
+      (other.shape[1 + axis], x.shape[1 + axis]),
+      align_corners,
+    )
+    for axis in (0, 1)
+  )
+  return interpolate(x, *ways)
+
+
 def interpolation(
   length: Int[Array, '*b'],
   out: Int[Array, '*b'],

@@ -39,7 +39,7 @@ class Segmenter(nn.Module):
 
   Attributes:
     backbone: Module returning stage features.
-    head: Module turning them into logits at the last stage's resolution.
+    head: Module turning them into logits at a stage's resolution.
     align_corners: How logits are upsampled, see `resize_bilinear`.
     dtype: Compute dtype of the features, see `compute_dtype`. Under 'bfloat16'
       the parameters, statistics, EM arithmetic and logits stay float32;
@@ -78,7 +78,7 @@ class Segmenter(nn.Module):
     train: bool = False,
     extent: Int[Array, 'b 2'] | None = None,
   ) -> Float[Array, 'b ho wo classes']:
-    """Logits, float32, at the backbone's output resolution.
+    """Logits, float32, at the resolution of one of the backbone's stages.
 
     Args:
       image: Normalised.
@@ -102,11 +102,13 @@ class Segmenter(nn.Module):
     features = self.backbone(image, train=train, extent=extent)
     # In evaluation the auxiliary head costs nothing; it is initialised always,
     # so that its parameters are there whichever mode comes first.
+    extents = self.backbone.out_extents(extent)
     if self.auxiliary_head and (train or self.is_initializing()):
-      logits = self.auxiliary_head(features[:-1], train=train)
+      given = _extents_for(self.auxiliary_head, extents[:-1])
+      logits = self.auxiliary_head(features[:-1], train=train, **given)
       sow_output(self, 'auxiliary', logits, self.auxiliary_weight)
-    extent = self.backbone.out_extent(extent)
-    return at_least_float32(self.head(features, train=train, extent=extent))
+    given = _extents_for(self.head, extents)
+    return at_least_float32(self.head(features, train=train, **given))
 
   def upsample(
     self, logits: Float[Array, 'b h w classes'], size: tuple[int, int]
@@ -116,12 +118,13 @@ class Segmenter(nn.Module):
 
   @property
   def output_stride(self) -> int:
-    """Pixels of the image per pixel of the features."""
+    """Pixels of the image per pixel of the last features."""
     return self.backbone.output_stride
 
   def out_extent(self, extent: Int[Array, 'b 2']) -> Int[Array, 'b 2']:
     """The images' extent in the logits of `low_resolution`."""
-    return self.backbone.out_extent(extent)
+    stage = getattr(self.head, 'output_stage', -1)
+    return self.backbone.out_extents(extent)[stage]
 
   def frozen_params(self) -> tuple[tuple[str, ...], ...]:
     """Paths in `params` of subtrees that never get a gradient."""
@@ -131,6 +134,13 @@ class Segmenter(nn.Module):
       for name, head in heads.items()
       for path in getattr(head, 'frozen_params', tuple)()
     )
+
+
+def _extents_for(head, extents):
+  """What a head is told of the images' sizes, see `models/heads`."""
+  if hasattr(head, 'output_stage'):
+    return {'extents': extents}
+  return {'extent': extents[-1]}
 
 
 def compute_dtype(name: str, platform: str | None = None) -> str:

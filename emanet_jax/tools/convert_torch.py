@@ -4,11 +4,12 @@
   python -m emanet_jax.tools.convert_torch --reverse runs/voc emanet101.pth
 
 Reads the authors' EMANet; mmsegmentation's, and other networks of its that have
-a head here (`models/pytorch/mmseg_*heads.py`); and ResNets: the authors' and
-mmsegmentation's with a deep stem, torchvision's with a 7×7 one; from `.pth`
-files (with PyTorch, but never running what a pickle may hold) or `.safetensors`
-(without). What is written is a workdir: a whole network can be evaluated, and
-both it and a backbone can be started from, with `--config.init_from=DST`.
+a head here (`models/pytorch/mmseg_*heads.py`); torchvision's FCN and DeepLabV3;
+and backbones: ResNets, the authors' and mmsegmentation's with a deep stem,
+torchvision's with a 7×7 one, and mmsegmentation's MiT; from `.pth` files (with
+PyTorch, but never running what a pickle may hold) or `.safetensors` (without).
+What is written is a workdir: a whole network can be evaluated, and both it and
+a backbone can be started from, with `--config.init_from=DST`.
 
 `--reverse` writes a workdir's latest step, or the one in
 WORKDIR/checkpoints/STEP, by the names of the network that it is like: the

@@ -137,6 +137,25 @@ def test_parameter_counts(depth, parameters):
   assert count(create(depth=depth)) == parameters + deep
 
 
+# torchvision's ResNeXts (25.029, 88.791) and Wide ResNets (68.883, 126.887).
+@pytest.mark.parametrize(
+  ('depth', 'groups', 'width_per_group', 'parameters'),
+  [
+    (50, 32, 4, 22_979_904),
+    (101, 32, 8, 86_742_336),
+    (50, 1, 128, 66_834_240),
+    (101, 1, 128, 124_837_696),
+  ],
+)
+def test_parameter_counts_in_groups_and_wide(
+  depth, groups, width_per_group, parameters
+):
+  options = {'groups': groups, 'width_per_group': width_per_group}
+  assert count(create(depth=depth, stem_widths=CLASSIC, **options)) == (
+    parameters
+  )
+
+
 def test_the_papers_count_for_resnet_101():
   assert count(create(depth=101)) / 1e6 == pytest.approx(42.62, abs=0.005)
 
@@ -168,6 +187,8 @@ def test_width_and_stages_are_free():
     ({'stage_sizes': (1, 2)}, r'stage_sizes is \(1, 2\).*four'),
     ({'stem_widths': (64, 128)}, r'stem_widths is \(64, 128\)'),
     ({'multi_grid': (1, 2)}, r'multi_grid \(1, 2\).*\(3\)'),
+    ({'groups': 0}, r'groups is 0'),
+    ({'width': 8, 'width_per_group': 4}, r'width_per_group 4;.*at least 64'),
     ({'output_stride': 4}, r'output_stride is 4.*8, 16 or 32'),
   ],
 )

@@ -1,5 +1,6 @@
 """The whole network: its creation, its size, its precision, its gradients."""
 
+import functools
 import math
 
 import jax
@@ -126,6 +127,21 @@ def test_an_auxiliary_head_has_frozen_params_too():
   frozen = segmenter.create_model(config, 5).frozen_params()
   unit = 'ema_unit', 'conv_in'
   assert frozen == (('head', *unit), ('auxiliary_head', *unit))
+
+
+def test_an_auxiliary_head_may_read_all_of_its_stages():
+  config = tiny(**{'auxiliary_head.weight': 0.4, 'auxiliary_head.name': 'uper'})
+  config.auxiliary_head.update(channels=8, dropout_rate=0.0)
+  model = segmenter.create_model(config, 5)
+  x = jnp.zeros((1, 65, 65, 3))
+  variables = jax.eval_shape(model.init, jax.random.key(0), x)
+
+  def outputs(variables):
+    apply = functools.partial(model.apply, train=True, mutable=True)
+    return apply(variables, x)[1]['outputs']
+
+  (output,) = jax.eval_shape(outputs, variables)['auxiliary']
+  assert output['logits'].shape == (1, 17, 17, 5)
 
 
 def test_normalize_takes_bytes():

@@ -2,5 +2,5 @@
 
 A backbone file holds `create(norm_momentum, *, option=default, …)`, which
 returns a module. That turns an image into its stages' features, finest first,
-and has an `output_stride` and `out_extent`.
+and has an `output_stride`, that of the last of them, and `out_extents`.
 """

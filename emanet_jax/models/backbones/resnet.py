@@ -2,7 +2,9 @@
 
 He et al., "Deep Residual Learning" (CVPR 2016), bottleneck form, as
 segmentation networks use it: late stages keep their resolution and dilate
-their 3×3 convolutions instead (Chen et al., DeepLabV3).
+their 3×3 convolutions instead (Chen et al., DeepLabV3). Also with 3×3s in
+groups (Xie et al., ResNeXt, CVPR 2017) and with wider ones (Zagoruyko and
+Komodakis, Wide ResNet, BMVC 2016, as torchvision has them).
 """
 
 from collections.abc import Sequence
@@ -48,10 +50,17 @@ def block_dilations(
   return [max(dilation // 2, 1)] + [dilation * g for g in grid[1:blocks]]
 
 
+def inner_width(planes: int, groups: int, width_per_group: int) -> int:
+  """Channels of a block's 3×3 convolution, as torchvision counts them."""
+  return planes * width_per_group // 64 * groups
+
+
 class Bottleneck(nn.Module):
-  """1×1 reduce, 3×3, 1×1 expand, plus the shortcut."""
+  """1×1 reduce, 3×3 maybe in groups, 1×1 expand, plus the shortcut."""
 
   planes: int
+  inner: int
+  groups: int
   stride: int
   dilation: int
   norm_momentum: float
@@ -64,15 +73,15 @@ class Bottleneck(nn.Module):
     extent: Int[Array, 'b 2'] | None = None,
   ) -> Float[Array, 'b ho wo f']:
     features, momentum = self.planes * EXPANSION, self.norm_momentum
-    y = ConvNorm(self.planes, norm_momentum=momentum, name='conv1')(
-      x, train=train
-    )
+    conv = ConvNorm(self.inner, norm_momentum=momentum, name='conv1')
+    y = conv(x, train=train)
     y = ConvNorm(
-      self.planes,
+      self.inner,
       3,
       self.stride,
       self.dilation,
       norm_momentum=momentum,
+      groups=self.groups,
       name='conv2',
     )(y, train=train, extent=extent)
     y = ConvNorm(
@@ -102,6 +111,9 @@ class ResNet(nn.Module):
       width: the classic 7×7 convolution with stride 2.
     output_stride: Input pixels per output pixel: 8, 16 or 32.
     multi_grid: Factors on the last stage's dilation, block by block.
+    groups: Of the channels of each 3×3 convolution; 32 in ResNeXts.
+    width_per_group: Of a 3×3's planes · groups · width_per_group / 64 channels:
+      4 and 8 in torchvision's ResNeXt-50 and -101, 128 in its Wide ResNets.
     norm_momentum: Share of the running statistics kept per step.
     remat: Whether training keeps only the blocks' inputs for the gradients, and
       computes each block anew.
@@ -112,6 +124,8 @@ class ResNet(nn.Module):
   stem_widths: tuple[int, ...] = (64, 64, 128)
   output_stride: int = 8
   multi_grid: tuple[int, ...] = (1, 2, 4)
+  groups: int = 1
+  width_per_group: int = 64
   norm_momentum: float = 0.9997
   remat: bool = False
 
@@ -124,38 +138,42 @@ class ResNet(nn.Module):
     extent: Int[Array, 'b 2'] | None = None,
   ) -> tuple[Float[Array, 'b _ _ _'], ...]:
     """Returns the four stages' features, finest first."""
-    x, extent = self._stem(x, train, extent)
-    x, extent = max_pool(x, extent), halve(extent)
+    x = max_pool(self._stem(x, train, extent), halve(extent))
+    extents = (halve(halve(extent)), *self.out_extents(extent))
     outputs = []
     # Its `train`, a Python bool, is an argument by position: number 2.
     block = (
       nn.remat(Bottleneck, static_argnums=(2,)) if self.remat else Bottleneck
     )
     strides = stage_strides(self.output_stride)
-    for stage, (blocks, (stride, dilation)) in enumerate(
-      zip(self.stage_sizes, strides, strict=True)
-    ):
+    for stage, (stride, dilation) in enumerate(strides):
+      blocks = self.stage_sizes[stage]
       # Only the last stage has a grid; see block_dilations for its first block.
       grid = self.multi_grid if stage == 3 else (1,) * blocks
       dilations = block_dilations(blocks, dilation, grid)
+      planes = self.width * 2**stage
       for i, block_dilation in enumerate(dilations):
         x = block(
-          self.width * 2**stage,
+          planes,
+          inner_width(planes, self.groups, self.width_per_group),
+          self.groups,
           stride if i == 0 else 1,
           block_dilation,
           self.norm_momentum,
           name=f'layer{stage + 1}_{i}',
-        )(x, train, extent)
-        if stride == 2 and i == 0:
-          extent = halve(extent)
+        )(x, train, extents[stage + (i > 0)])
       outputs.append(x)
     return tuple(outputs)
 
-  def out_extent(self, extent: Int[Array, 'b 2'] | None):
-    """The images' extent in the last stage's features."""
-    for _ in range(self.output_stride.bit_length() - 1):
-      extent = halve(extent)
-    return extent
+  def out_extents(
+    self, extent: Int[Array, 'b 2'] | None
+  ) -> tuple[Int[Array, 'b 2'] | None, ...]:
+    """The images' extents in the four stages' features."""
+    extent, extents = halve(halve(extent)), []  # of stem and pooling
+    for stride, _ in stage_strides(self.output_stride):
+      extent = halve(extent) if stride == 2 else extent
+      extents.append(extent)
+    return tuple(extents)
 
   def _stem(self, x, train, extent):
     size = 3 if len(self.stem_widths) == 3 else 7
@@ -166,9 +184,8 @@ class ResNet(nn.Module):
         2 if i == 0 else 1,
         norm_momentum=self.norm_momentum,
         name=f'stem{i + 1}',
-      )(x, train=train, extent=extent)
-      extent = halve(extent) if i == 0 else extent
-    return x, extent
+      )(x, train=train, extent=halve(extent) if i else extent)
+    return x
 
 
 def create(
@@ -180,19 +197,14 @@ def create(
   stem_widths: Sequence[int] = (64, 64, 128),
   output_stride: int = 8,
   multi_grid: Sequence[int] = (1, 2, 4),
+  groups: int = 1,
+  width_per_group: int = 64,
   remat: bool = False,
 ) -> ResNet:
-  """The backbone of a configuration, checked.
+  """The backbone of a configuration, checked; arguments as of `ResNet`.
 
-  Args:
-    norm_momentum: See `ResNet`.
-    depth: 50, 101 or 152; only read where stage_sizes is empty.
-    stage_sizes: Four block counts of a variant of your own, or empty.
-    width: See `ResNet`.
-    stem_widths: See `ResNet`.
-    output_stride: See `ResNet`.
-    multi_grid: See `ResNet`.
-    remat: See `ResNet`.
+  Beside those, depth: 50, 101 or 152; not read where there are stage_sizes, the
+  four block counts of a variant of your own.
 
   Raises:
     UserError: A value that no such network has.
@@ -218,6 +230,12 @@ def create(
       f'model.backbone.multi_grid {tuple(multi_grid)} has fewer entries than '
       f'the last stage has blocks ({sizes[3]}), or one below 1'
     )
+  if groups < 1 or inner_width(width, groups, width_per_group) < 1:
+    raise UserError(
+      f'model.backbone.groups is {groups} and width_per_group '
+      f'{width_per_group}; groups must be ≥ 1, and width ({width}) times '
+      'width_per_group at least 64'
+    )
   stage_strides(output_stride)
   return ResNet(
     sizes,
@@ -225,6 +243,8 @@ def create(
     tuple(stem_widths),
     output_stride,
     tuple(multi_grid),
+    groups,
+    width_per_group,
     norm_momentum,
     remat,
   )

@@ -39,11 +39,11 @@ def reached(length: int, size: int, dilation: int) -> int:
 
 def library_conv(
   x: Float[Array, 'b h w c'],
-  kernel: Float[Array, 'kh kw c f'],
+  kernel: Float[Array, 'kh kw _ f'],
   stride: int,
   dilation: int,
 ) -> Float[Array, 'b ho wo f']:
-  """XLA's convolution, with PyTorch's symmetric padding."""
+  """XLA's convolution, with PyTorch's padding, in groups where c is more."""
   pad = dilation * (kernel.shape[0] // 2)
   return lax.conv_general_dilated(
     x,
@@ -52,6 +52,7 @@ def library_conv(
     [(pad, pad)] * 2,
     rhs_dilation=(dilation, dilation),
     dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    feature_group_count=x.shape[-1] // kernel.shape[2],
     precision=precision(x),
   )
 

@@ -22,6 +22,7 @@ from jaxtyping import Float
 from emanet_jax.array import Array
 from emanet_jax.models.convolution import winograd
 from emanet_jax.models.convolution.atrous import (
+  library_conv,
   library_conv_or_patches,
   precision,
   taps,
@@ -78,15 +79,46 @@ def _in_its_dtype(x, dy, size, stride, dilation):
     return gradient[None, None]
   if dilation > 1 and stride > 1:  # no network here has such a layer
     return _of_taps(x, dy, size, stride, dilation).astype(x.dtype)
-  if dilation > 1:
+  shape = size, size, x.shape[-1], dy.shape[-1]
+  return _transposed(library_conv_or_patches, x, dy, shape, stride, dilation)
+
+
+def _transposed(conv, x, dy, shape, stride, dilation):
+  if dilation > 1 and stride == 1:
     x, dy = _space_to_batch(x, dilation), _space_to_batch(dy, dilation)
-  kernel = jax.ShapeDtypeStruct(
-    (size, size, x.shape[-1], dy.shape[-1]), x.dtype
-  )
+    dilation = 1
   (gradient,) = jax.linear_transpose(
-    lambda kernel: library_conv_or_patches(x, kernel, stride, 1), kernel
+    lambda kernel: conv(x, kernel, stride, dilation),
+    jax.ShapeDtypeStruct(shape, x.dtype),
   )(dy)
   return gradient
+
+
+def library_gradients(
+  x: Float[Array, 'b h w c'],
+  kernel: Float[Array, 'k k _ f'],
+  dy: Float[Array, 'b ho wo f'],
+  stride: int,
+  dilation: int,
+) -> tuple[Float[Array, 'b h w c'], Float[Array, 'k k _ f']]:
+  """Accelerators' gradients of a convolution in groups.
+
+  Args:
+    x: Its input.
+    kernel: Its kernel, [k, k, c / groups, f].
+    dy: Gradient of its output, in x's dtype.
+    stride: Of the convolution.
+    dilation: Of the convolution.
+
+  Returns:
+    Those of the input, in x's dtype, and the kernel, in its own.
+  """
+  weights = kernel.astype(x.dtype)
+  (dx,) = jax.linear_transpose(
+    lambda x: library_conv(x, weights, stride, dilation), x
+  )(dy)
+  gradient = _transposed(library_conv, x, dy, kernel.shape, stride, dilation)
+  return dx, gradient.astype(kernel.dtype)
 
 
 def _space_to_batch(x, d):

@@ -8,7 +8,9 @@ logits at the last one's size:
 
 Where images are smaller than the batch, `extent` is theirs in the last
 features: whatever looks further than a pixel keeps inside it
-(`models/layers.py`). What else training needs is sown (`models/outputs.py`); in
-evaluation, a head with attention sows its maps into `intermediates`. A head
-with parameters that no gradient ever reaches names them in `frozen_params()`.
+(`models/layers.py`). A head whose logits have another stage's size says which,
+`output_stage`, and takes `extents`, those of all stages, instead. What else
+training needs is sown (`models/outputs.py`); in evaluation, a head with
+attention sows its maps into `intermediates`. A head with parameters that no
+gradient ever reaches names them in `frozen_params()`.
 """

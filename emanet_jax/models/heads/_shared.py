@@ -8,7 +8,12 @@ from jaxtyping import Float, Int
 
 from emanet_jax.array import Array
 from emanet_jax.errors import UserError
-from emanet_jax.models.layers import Conv, ConvNorm, torch_default
+from emanet_jax.models.layers import (
+  Conv,
+  ConvNorm,
+  SeparableConvNorm,
+  torch_default,
+)
 from emanet_jax.models.norm import at_least_float32
 
 
@@ -43,19 +48,31 @@ def conv_norm(
   name: str,
   *,
   size: int = 3,
-  dilation: int = 1,
   use_relu: bool = True,
 ) -> ConvNorm:
   """A head's 3×3 convolution, or 1×1, with normalisation and ReLU."""
   return ConvNorm(
     features,
     size,
-    dilation=dilation,
     norm_momentum=norm_momentum,
     use_relu=use_relu,
     kernel_init=torch_default,
     name=name,
   )
+
+
+def separable_conv_norm(
+  features: int, norm_momentum: float, name: str
+) -> SeparableConvNorm:
+  """A head's 3×3 convolution as a depthwise one and a 1×1."""
+  return SeparableConvNorm(
+    features, norm_momentum=norm_momentum, kernel_init=torch_default, name=name
+  )
+
+
+def conv_names(count: int) -> list[str]:
+  """Of a head's convolutions in a row."""
+  return ['conv', *(f'conv{i}' for i in range(2, count + 1))][:count]
 
 
 def conv1x1(features: int, name: str) -> Conv:
@@ -110,8 +127,8 @@ def check_one_size(head: str, *features: Float[Array, 'b _ _ _']) -> None:
   sizes = [x.shape[1:3] for x in features]
   if len(set(sizes)) > 1:
     raise UserError(
-      f'the {head} head takes stages of one resolution; these are {sizes}: set '
-      'model.backbone.output_stride to 8'
+      f'the {head} head takes stages of one resolution; these are {sizes}: '
+      'take a resnet, and set model.backbone.output_stride to 8'
     )
 
 

@@ -2,19 +2,27 @@
 
 Chen et al., "Rethinking Atrous Convolution for Semantic Image Segmentation"
 (2017), 3.3. Channels, 1×1 projection and rates are the paper's at output stride
-8; with 512 channels and a 3×3 projection it is mmsegmentation's.
+8; with 512 channels and a 3×3 projection it is mmsegmentation's, with one 3×3
+after the projection torchvision's.
 """
 
 from collections.abc import Sequence
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jaxtyping import Float, Int
 
 from emanet_jax.array import Array
 from emanet_jax.errors import UserError
-from emanet_jax.models.attention.pyramid import PooledBranches
-from emanet_jax.models.heads._shared import check, classify, conv_norm
+from emanet_jax.models.attention.atrous_pyramid import (
+  atrous_pyramid,
+  check_atrous_pyramid,
+)
+from emanet_jax.models.heads._shared import (
+  check,
+  classify,
+  conv_names,
+  conv_norm,
+)
 
 FREE_IN_EVALUATION = ('dropout_rate', 'rates')
 
@@ -27,6 +35,7 @@ class DeepLabV3Head(nn.Module):
     channels: Width of each branch and before the classifier.
     rates: Dilation of each 3×3.
     projection_size: Of the convolution on all branches together: 1 or 3.
+    num_convs: Convolutions of 3×3 between it and the classifier.
     dropout_rate: Share of whole channels dropped in training, in [0, 1).
     norm_momentum: Share of running statistics kept per step.
   """
@@ -35,6 +44,7 @@ class DeepLabV3Head(nn.Module):
   channels: int
   rates: tuple[int, ...]
   projection_size: int
+  num_convs: int
   dropout_rate: float
   norm_momentum: float
 
@@ -50,19 +60,19 @@ class DeepLabV3Head(nn.Module):
 
     In training the rng stream 'dropout' is needed unless dropout_rate is 0.
     """
-    x, given = features[-1], {'train': train, 'extent': extent}
     width, momentum = self.channels, self.norm_momentum
-    # Resized from one cell it is the same everywhere, either way of corners.
-    branches = PooledBranches(width, (1,), True, momentum, name='image_pool')(
-      x, **given
+    given = {'train': train, 'extent': extent}
+    x = atrous_pyramid(
+      features[-1],
+      width,
+      self.rates,
+      self.projection_size,
+      False,
+      momentum,
+      **given,
     )
-    sizes = ((1, 1), *((3, rate) for rate in self.rates))
-    for i, (size, rate) in enumerate(sizes, start=1):
-      conv = conv_norm(width, momentum, f'branch{i}', size=size, dilation=rate)
-      branches.append(conv(x, **given))
-    x = jnp.concatenate(branches, axis=-1)
-    size = self.projection_size
-    x = conv_norm(width, momentum, 'project', size=size)(x, **given)
+    for name in conv_names(self.num_convs):
+      x = conv_norm(width, momentum, name)(x, **given)
     return classify(x, self.num_classes, self.dropout_rate, train)
 
 
@@ -73,6 +83,7 @@ def create(
   channels: int = 256,
   rates: Sequence[int] = (12, 24, 36),
   projection_size: int = 1,
+  num_convs: int = 0,
   dropout_rate: float = 0.1,
 ) -> DeepLabV3Head:
   """The head of a configuration, checked.
@@ -83,25 +94,22 @@ def create(
     channels: See `DeepLabV3Head`.
     rates: See `DeepLabV3Head`; half of the defaults belong to output stride 16.
     projection_size: See `DeepLabV3Head`.
+    num_convs: See `DeepLabV3Head`.
     dropout_rate: See `DeepLabV3Head`.
 
   Raises:
     UserError: A value that no such head has.
   """
   check('deeplabv3', dropout_rate, channels=channels)
-  if not rates or min(rates) < 1:
-    raise UserError(
-      f'model.head.rates is {tuple(rates)}; give one or more numbers ≥ 1'
-    )
-  if projection_size not in (1, 3):
-    raise UserError(
-      f'model.head.projection_size is {projection_size}; it must be 1 or 3'
-    )
+  check_atrous_pyramid(rates, projection_size)
+  if num_convs < 0:
+    raise UserError(f'model.head.num_convs is {num_convs}; it must be ≥ 0')
   return DeepLabV3Head(
     num_classes,
     channels,
     tuple(rates),
     projection_size,
+    num_convs,
     dropout_rate,
     norm_momentum,
   )

@@ -13,7 +13,12 @@ from jaxtyping import Float, Int
 
 from emanet_jax.array import Array
 from emanet_jax.errors import UserError
-from emanet_jax.models.heads._shared import check, classify, conv_norm
+from emanet_jax.models.heads._shared import (
+  check,
+  classify,
+  conv_names,
+  conv_norm,
+)
 
 FREE_IN_EVALUATION = ('dropout_rate',)
 
@@ -50,10 +55,9 @@ class FCNHead(nn.Module):
 
     In training the rng stream 'dropout' is needed unless dropout_rate is 0.
     """
-    names = ['conv', *(f'conv{i}' for i in range(2, self.num_convs + 1))]
     given = {'train': train, 'extent': extent}
     x = features[-1]
-    for name in names[: self.num_convs]:
+    for name in conv_names(self.num_convs):
       x = conv_norm(self.channels, self.norm_momentum, name)(x, **given)
     if self.concat_input:
       x = jnp.concatenate([features[-1], x], axis=-1)

@@ -18,6 +18,7 @@ from emanet_jax.models.heads._shared import (
   conv1x1,
   zero_conv1x1,
 )
+from emanet_jax.models.layers import layer_norm
 from emanet_jax.models.norm import at_least_float32
 
 FREE_IN_EVALUATION = ('dropout_rate',)
@@ -45,8 +46,8 @@ class GlobalContext(nn.Module):
     scores = flatten(conv1x1(1, 'mask')(x))
     context = gather(scores, flatten(x), positions_inside(extent, x.shape))
     y = conv1x1(self.inner_channels, 'reduce')(context[:, None])
-    norm = nn.LayerNorm(1e-5, use_fast_variance=False, name='layer_norm')
-    y = nn.relu(norm(at_least_float32(y))).astype(x.dtype)
+    y = nn.relu(layer_norm('layer_norm', at_least_float32(y), 1e-5))
+    y = y.astype(x.dtype)
     return x + zero_conv1x1(x.shape[-1], 'expand')(y)
 
 

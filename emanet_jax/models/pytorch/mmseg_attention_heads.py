@@ -5,6 +5,7 @@ from emanet_jax.models.pytorch.mmseg_heads import (
   MmsegHead,
   Size,
   pair,
+  pairs,
 )
 
 
@@ -33,6 +34,7 @@ def _with_block(
   )
 
 
+# mmsegmentation has none: names like those of its Non-local block.
 _A2 = {
   'conv_a': 'features',
   'conv_b': 'gather',
@@ -82,8 +84,7 @@ _ENC = {
 }
 _ENC_LATERAL = {
   **_ENC,
-  **pair('lateral_convs.0', 'lateral1'),
-  **pair('lateral_convs.1', 'lateral2'),
+  **pairs('lateral_convs.{}', 'lateral{}', 0, 2),
   **pair('fusion', 'conv_cat'),
 }
 _GC = {
@@ -167,7 +168,7 @@ HEADS = (
     MmsegHead(
       title,
       'enc',
-      (mark,),
+      marks,
       modules,
       {
         'channels': ('conv_in/conv', -1),
@@ -175,9 +176,13 @@ HEADS = (
       },
       {'use_lateral': modules is _ENC_LATERAL},
     )
-    for title, mark, modules in (
-      ('EncNet with laterals', 'lateral_convs.0.conv', _ENC_LATERAL),
-      ('EncNet', 'enc_module.fc.0', _ENC),
+    for title, marks, modules in (
+      (
+        'EncNet with laterals',
+        ('enc_module.fc.0', 'lateral_convs.0.conv'),
+        _ENC_LATERAL,
+      ),
+      ('EncNet', ('enc_module.fc.0',), _ENC),
     )
   ),
   _with_block(

@@ -1,6 +1,7 @@
 """A tensor in PyTorch's layout and in ours, by its place in our network."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -19,7 +20,7 @@ def to_flax(value: np.ndarray, path: tuple[str, ...]) -> np.ndarray:
   elif value.ndim == 4:  # [out, in, h, w] → [h, w, in, out]
     value = value.transpose(2, 3, 1, 0)
   elif value.ndim == 2 and leaf == 'kernel':  # of a linear layer
-    value = value.T[None, None]
+    value = value.T[None, None] if path[-2].endswith('fc') else value.T
   return value.copy()
 
 
@@ -36,4 +37,14 @@ def to_torch(value: np.ndarray, path: tuple[str, ...]) -> np.ndarray:
     value = value.transpose(3, 2, 0, 1)
     if path[-2].endswith('fc'):
       value = value[:, :, 0, 0]
+  elif value.ndim == 2 and path[-1] == 'kernel':
+    value = value.T
   return np.array(value, order='C')
+
+
+def reorder(kernel: np.ndarray, order: Sequence[int]) -> np.ndarray:
+  """A kernel [k, k, c, f] that reads parts of c in another order."""
+  if kernel.ndim != 4 or kernel.shape[2] % len(order):
+    return kernel  # refused for its shape
+  parts = np.split(kernel, len(order), axis=2)
+  return np.concatenate([parts[i] for i in order], axis=2)

@@ -6,8 +6,6 @@ missing or of another shape than the network's is an error that lists both
 sides.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -16,10 +14,10 @@ from flax import traverse_util
 
 from emanet_jax.config import default_config
 from emanet_jax.errors import UserError
-from emanet_jax.models.backbones.resnet import STAGE_SIZES
-from emanet_jax.models.pytorch import layouts
 from emanet_jax.models.pytorch.layouts import LAYOUTS, Layout, Path
-from emanet_jax.models.pytorch.tensors import to_flax, to_torch
+from emanet_jax.models.pytorch.options import options, width
+from emanet_jax.models.pytorch.resnets import stage_sizes
+from emanet_jax.models.pytorch.tensors import reorder, to_flax, to_torch
 from emanet_jax.models.segmenter import create_model
 
 _COUNTER = 'num_batches_tracked'  # of each normalisation; we have none
@@ -56,7 +54,7 @@ def network_from_torch(
     if not name.endswith(_COUNTER)
   }
   layout, tensors = _recognise(tensors)
-  names = layout.names(layouts.stage_sizes(tensors))
+  names = layout.names(stage_sizes(tensors))
   _refuse(
     {
       'the network has no place for': [
@@ -73,9 +71,11 @@ def network_from_torch(
     }
   )
   found = {path: to_flax(tensors[name], path) for name, path in names.items()}
+  for path, order in layout.orders.items():
+    found[path] = reorder(found[path], order)
   model_config = default_config().model
-  model_config.update_from_flattened_dict(_options(layout, found))
-  expected = _expected_shapes(model_config, _width(found, 'head/classifier'))
+  model_config.update_from_flattened_dict(options(layout, found))
+  expected = _expected_shapes(model_config, width(found, 'head/classifier'))
   _refuse(
     {
       'shapes differ (in Flax layout) at': [
@@ -95,7 +95,7 @@ def torch_from_variables(
 
   Args:
     variables: Of an EMANet as the authors' or mmsegmentation's, of another of
-      the latter's networks, or of a ResNet alone.
+      the latter's or torchvision's networks, or of a ResNet alone.
     steps: Updates behind it, for the `num_batches_tracked` that strict loading
       asks for.
 
@@ -106,7 +106,7 @@ def torch_from_variables(
     UserError: No layout has all of these tensors.
   """
   found = traverse_util.flatten_dict(variables)
-  sizes = layouts.stage_sizes(
+  sizes = stage_sizes(
     path[2].replace('_', '.') for path in found if path[1] == 'backbone'
   )
   for layout in LAYOUTS:
@@ -118,6 +118,8 @@ def torch_from_variables(
       'no PyTorch network has just these tensors; known are: '
       + ', '.join(layout.title for layout in LAYOUTS)
     )
+  for path, order in layout.orders.items():
+    found[path] = reorder(found[path], np.argsort(order).tolist())
   tensors = {}
   for name, path in names.items():
     tensors[name] = to_torch(np.asarray(found[path]), path)
@@ -167,43 +169,6 @@ def _recognise(
     f'{sorted(tensors)[:5]}; known are '
     + ', '.join(f'{x.title} ({", ".join(x.marks)})' for x in LAYOUTS)
   )
-
-
-def _options(layout: Layout, found: dict[Path, np.ndarray]) -> dict[str, Any]:
-  """What sets this network apart from the default, by dotted keys."""
-  blocks = tuple(
-    len({p[2] for p in found if p[2].startswith(f'layer{stage}_')})
-    for stage in (1, 2, 3, 4)
-  )
-  stems = sorted({p[2] for p in found if p[2].startswith('stem')})
-  options = {
-    'backbone.multi_grid': (1, 2, 4),
-    'backbone.stem_widths': tuple(
-      _width(found, f'backbone/{stem}/conv') for stem in stems
-    ),
-    'backbone.width': _width(found, 'backbone/layer1_0/conv1/conv'),
-    **layout.options,
-  }
-  depths = {sizes: depth for depth, sizes in STAGE_SIZES.items()}
-  if blocks in depths:
-    options['backbone.depth'] = depths[blocks]
-  else:
-    grid = options['backbone.multi_grid']
-    grid += grid[-1:] * (blocks[3] - len(grid))
-    options |= {'backbone.stage_sizes': blocks, 'backbone.multi_grid': grid}
-  for key, (path, axis) in layout.sizes.items():
-    options[key] = _size(found, path, axis)
-  return options
-
-
-def _width(found: dict[Path, np.ndarray], module: str) -> int:
-  """A convolution's output channels; 1 where that cannot be said."""
-  return _size(found, ('params', *module.split('/'), 'kernel'), -1)
-
-
-def _size(found: dict[Path, np.ndarray], path: Path, axis: int) -> int:
-  value = found.get(path)
-  return value.shape[axis] if value is not None and value.ndim else 1
 
 
 def _expected_shapes(

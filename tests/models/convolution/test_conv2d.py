@@ -12,6 +12,7 @@ from emanet_jax.models.convolution import (
   atrous,
   conv2d,
   filter_gradient,
+  grouped,
   winograd,
 )
 from emanet_jax.runtime import sharding
@@ -25,16 +26,18 @@ from tests.numerics import (
 NARROW, WIDE = 5, filter_gradient._ROW_CHANNELS + 1
 
 
-def check(size, channels, features, stride, dilation):
+def check(size, channels, features, stride, dilation, groups=1):
   x = np.float32(normal(2, 9, 12, channels))
-  kernel = np.float32(normal(size, size, channels, features, seed=1))
+  shape = size, size, channels // groups, features
+  kernel = np.float32(normal(*shape, seed=1))
+  conv = conv2d.conv2d if groups == 1 else grouped.grouped_conv2d
 
   def jitted(function):
     options = {'stride': stride, 'dilation': dilation}
     function = functools.partial(function, **options)
     return jax.jit(lambda *inputs: with_gradients(function, inputs))
 
-  got = jitted(conv2d.conv2d)(x, kernel)
+  got = jitted(conv)(x, kernel)
   with jax.enable_x64(True):
     expected = jitted(plain_conv)(np.float64(x), np.float64(kernel))
   for ours, theirs in zip(got, expected, strict=True):
@@ -59,6 +62,18 @@ def test_convolution_and_its_gradients(
   size, channels, features, stride, dilation
 ):
   check(size, channels, features, stride, dilation)
+
+
+@pytest.mark.parametrize(
+  ('channels', 'features', 'groups'),
+  [(6, 6, 6), (6, 12, 6), (6, 9, 3), (128, 128, 32)],
+  ids=['depthwise', 'multiplied', 'one block', 'blocks'],
+)
+@pytest.mark.parametrize(('stride', 'dilation'), [(1, 1), (1, 4), (2, 1)])
+def test_convolution_in_groups_and_its_gradients(
+  channels, features, groups, stride, dilation
+):
+  check(3, channels, features, stride, dilation, groups)
 
 
 def test_the_cases_above_take_every_way(monkeypatch):
@@ -118,6 +133,22 @@ def test_accelerators_filter_gradient_is_the_same(
     got = jax.jit(run)(x, dy)
     assert got.dtype == jnp.float64
     assert relative_error(got, expected) < 1e-13
+
+
+@pytest.mark.parametrize(('stride', 'dilation'), [(1, 1), (2, 1), (1, 4)])
+def test_accelerators_gradients_in_groups_are_the_same(stride, dilation):
+  """What GPUs and TPUs run, run here, in float64."""
+  options = {'stride': stride, 'dilation': dilation}
+  with jax.enable_x64(True):
+    x, kernel = normal(2, 9, 12, 6), normal(3, 3, 2, 9, seed=1)
+    conv = functools.partial(plain_conv, **options)
+    value, *expected = jax.jit(lambda *inputs: with_gradients(conv, inputs))(
+      x, kernel
+    )
+    run = functools.partial(filter_gradient.library_gradients, **options)
+    got = jax.jit(run)(x, kernel, normal(*value.shape, seed=9))
+  for ours, theirs in zip(got, expected, strict=True):
+    assert relative_error(ours, theirs) < 1e-13
 
 
 @pytest.mark.parametrize(
@@ -226,15 +257,20 @@ def test_bfloat16_convolution_keeps_the_kernels_precision(size):
 
 
 @pytest.mark.parametrize(
-  ('channels', 'dilation'), [(6, 4), (256, 1)], ids=['taps', 'winograd']
+  ('channels', 'dilation', 'groups'),
+  [(6, 4, 1), (256, 1, 1), (6, 4, 6), (64, 1, 32)],
+  ids=['taps', 'winograd', 'depthwise', 'groups'],
 )
-def test_a_batch_over_devices_gives_the_same(channels, dilation, monkeypatch):
+def test_a_batch_over_devices_gives_the_same(
+  channels, dilation, groups, monkeypatch
+):
   """The parts that CPUs compile apart are partitioned, too."""
   monkeypatch.setattr(winograd, '_TILES', 1)
   x = np.float32(normal(4, 9, 9, channels))
-  kernel = np.float32(normal(3, 3, channels, channels, seed=1))
+  kernel = np.float32(normal(3, 3, channels // groups, channels, seed=1))
   mesh = sharding.create_mesh(jax.devices()[:4])
-  function = functools.partial(conv2d.conv2d, dilation=dilation)
+  conv = conv2d.conv2d if groups == 1 else grouped.grouped_conv2d
+  function = functools.partial(conv, dilation=dilation)
   run = jax.jit(lambda *inputs: with_gradients(function, inputs))
   alone = run(x, kernel)
   spread = run(
@@ -315,7 +351,10 @@ FORWARD = {
 @pytest.mark.parametrize('size', [1, 3])
 def test_forward_mode_is_refused_with_the_switch_that_allows_it(way, size):
   x, kernel = normal(1, 5, 5, 2), normal(size, size, 2, 3)
+  one, three = normal(3, 3, 1, 2), normal(3, 3, 1, 4)
   for function, argument in (
+    (lambda x: grouped.grouped_conv2d(x, one), x),
+    (lambda kernel: grouped.grouped_conv2d(x, kernel), three),
     (lambda x: conv2d.conv2d(x, kernel), x),
     (lambda kernel: conv2d.conv2d(x, kernel), kernel),
   ):

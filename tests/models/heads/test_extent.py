@@ -13,7 +13,8 @@ from emanet_jax.parts import HEADS
 
 VARIANTS = [
   *((name, {}) for name in HEADS.names()),
-  ('deeplabv3', {'projection_size': 3}),
+  ('deeplabv3', {'projection_size': 3, 'num_convs': 1}),
+  ('deeplabv3plus', {'separable': True, 'align_corners': False}),
   ('enc', {'use_lateral': True}),
   ('fcn', {'num_convs': 2, 'concat_input': True}),
   ('nonlocal', {'pairwise': 'dot'}),
@@ -38,10 +39,13 @@ def test_an_image_in_a_larger_batch_gets_what_it_gets_alone(name, options):
   head = HEADS.create(name, 5, 0.9, **options)
   rng = np.random.default_rng(1)
   # What lies outside is no image's, and must not matter.
+  last = [[11, 13], [6, 7]]
+  extents = [[[21, 25], [11, 14]], last, last, last]
+  of_x = np.random.default_rng(2)
   x = tuple(
-    rng.normal(size=(2, 11, 13, c)).astype(np.float32) for c in (8, 12, 16, 24)
+    of_x.normal(size=(2, *sizes[0], c)).astype(np.float32)
+    for sizes, c in zip(extents, (8, 12, 16, 24), strict=True)
   )
-  extent = jnp.array([[11, 13], [6, 7]])
   abstract = jax.eval_shape(
     functools.partial(head.init, train=False), jax.random.key(0), x
   )
@@ -59,14 +63,24 @@ def test_an_image_in_a_larger_batch_gets_what_it_gets_alone(name, options):
   )
 
   @jax.jit
-  def apply(x, extent=None):
+  def apply(x, **given):
     with nn.intercept_methods(layers.like_flax):
-      return head.apply(variables, x, train=False, extent=extent)
+      return head.apply(variables, x, train=False, **given)
 
-  both = apply(x, extent)
-  for i, (rows, cols) in enumerate(extent.tolist()):
-    one = tuple(f[i : i + 1, :rows, :cols] for f in x)
-    alone = apply(one)
+  stage = getattr(head, 'output_stage', None)
+  both = (
+    apply(x, extent=jnp.array(last))
+    if stage is None
+    else apply(x, extents=tuple(map(jnp.array, extents)))
+  )
+  for i in range(2):
+    alone = apply(
+      tuple(
+        f[i : i + 1, : sizes[i][0], : sizes[i][1]]
+        for f, sizes in zip(x, extents, strict=True)
+      )
+    )
+    rows, cols = extents[-1 if stage is None else stage][i]
     np.testing.assert_allclose(
       both[i : i + 1, :rows, :cols], alone, rtol=1e-6, atol=1e-5
     )

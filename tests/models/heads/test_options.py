@@ -22,6 +22,10 @@ from emanet_jax.parts import HEADS
       -1.0,
       r'head.branch_weight is -1\.0; it must be ≥ 0',
     ),
+    ('deeplabv3', 'num_convs', -1, r'head.num_convs is -1; it must be ≥ 0'),
+    ('deeplabv3', 'projection_size', 2, r'projection_size is 2; it must be 1'),
+    ('deeplabv3plus', 'low_channels', 0, r'low_channels is 0; it must be ≥ 1'),
+    ('deeplabv3plus', 'rates', (), r'head.rates is \(\); give one or more'),
     ('dnl', 'temperature', 0.0, r'head.temperature is 0\.0; it must be > 0'),
     ('enc', 'se_weight', -1.0, r'head.se_weight is -1\.0; it must be ≥ 0'),
     (
@@ -37,6 +41,8 @@ from emanet_jax.parts import HEADS
       r'head.region_weight is -1\.0; it must be ≥ 0',
     ),
     ('psa', 'mask_size', 0, 'of the psa head, mask_size is 0; it must be ≥ 1'),
+    ('segformer', 'channels', 0, 'channels is 0; it must be ≥ 1'),
+    ('uper', 'grids', (), r'head.grids is \(\); give one or more'),
   ],
 )
 def test_an_option_is_refused(head, option, value, message):

@@ -22,7 +22,9 @@ from tests.models.pytorch.torch_names import (
   V1C,
   authors_shapes,
   imagenet_shapes,
+  mit_shapes,
   mmseg_shapes,
+  torchvision_shapes,
   weights,
 )
 
@@ -46,6 +48,12 @@ MMSEG = {
   'backbone.multi_grid': (1, 1, 1),
   'head.concat_input': True,
   'head.renormalize': True,
+}
+TORCHVISION = {
+  'align_corners': False,
+  'norm_momentum': 0.9,
+  'backbone.stem_widths': (64,),
+  'backbone.multi_grid': (1, 1, 1),
 }
 SMALL_OPTIONS = {
   'backbone.stage_sizes': (1, 2, 1, 4),
@@ -104,6 +112,53 @@ NETWORKS = {
     0,
     {'backbone.depth': 50, 'backbone.stem_widths': (64,)},
   ),
+  "torchvision's ResNeXt": (
+    imagenet_shapes((1, 1, 1, 3), 16, (8,), CLASSIC, 8, 8),
+    0,
+    {
+      'backbone.stage_sizes': (1, 1, 1, 3),
+      'backbone.stem_widths': (8,),
+      'backbone.width': 16,
+      'backbone.groups': 8,
+      'backbone.width_per_group': 8,
+    },
+  ),
+  "torchvision's Wide ResNet": (
+    imagenet_shapes((1, 1, 1, 3), 16, (8,), CLASSIC, 1, 128),
+    0,
+    {
+      'backbone.stage_sizes': (1, 1, 1, 3),
+      'backbone.stem_widths': (8,),
+      'backbone.width': 16,
+      'backbone.width_per_group': 128,
+    },
+  ),
+  "mmsegmentation's MiT": (
+    mit_shapes((64, 128, 320, 512), (2, 2, 2, 2)),
+    0,
+    {'backbone.name': 'mit', 'backbone.variant': 'b1'},
+  ),
+  "torchvision's FCN": (
+    torchvision_shapes('fcn', channels=512, stem=(64,)),
+    21,
+    {
+      **TORCHVISION,
+      'backbone.depth': 50,
+      'head.name': 'fcn',
+      'head.num_convs': 1,
+      'auxiliary_head.weight': 0.5,
+    },
+  ),
+  "torchvision's DeepLabV3": (
+    torchvision_shapes('deeplabv3', auxiliary=0, stem=(64,)),
+    21,
+    {
+      **TORCHVISION,
+      'backbone.depth': 50,
+      'head.name': 'deeplabv3',
+      'head.num_convs': 1,
+    },
+  ),
 }
 
 
@@ -141,6 +196,13 @@ SMALL_RESNET = {'stage_sizes': (1, 2, 1, 4), 'width': 8}
     mmseg_shapes(auxiliary=0, **SMALL, **SMALL_HEAD),
     imagenet_shapes(**SMALL),
     imagenet_shapes(**SMALL_RESNET, stem=(5,), stem_names=CLASSIC),
+    imagenet_shapes((1, 1, 1, 3), 16, (5,), CLASSIC, 8, 8),
+    mit_shapes((2, 4, 10, 16), (1, 2, 1, 1)),
+    *(
+      torchvision_shapes(head, 3, 6, auxiliary, stem=(5,), **SMALL_RESNET)
+      for head in ('deeplabv3', 'fcn')
+      for auxiliary in (0, 4)
+    ),
   ],
 )
 def test_back_gives_every_tensor_to_the_bit(shapes):
@@ -280,6 +342,17 @@ def test_mmsegmentations_tensors_land_where_the_authors_do(small):
   ):
     kernel = tensors[f'{name}.weight'].transpose(2, 3, 1, 0)
     np.testing.assert_array_equal(got[f'params/{place}/kernel'], kernel)
+
+
+def test_torchvisions_branches_are_read_where_they_are_made():
+  tensors = weights(
+    torchvision_shapes('deeplabv3', 3, 6, 4, stem=(5,), **SMALL_RESNET)
+  )
+  got = flat(variables_from_torch(tensors))['params/head/project/conv/kernel']
+  theirs = tensors['classifier.0.project.0.weight'].transpose(2, 3, 1, 0)
+  # 1×1, three dilated, the image's mean; the mean first.
+  np.testing.assert_array_equal(got[:, :, :6], theirs[:, :, 24:])
+  np.testing.assert_array_equal(got[:, :, 6:], theirs[:, :, :24])
 
 
 def assert_equal(got, expected):

@@ -25,7 +25,12 @@ def conv_norm(name, features, channels, size=1):
 
 
 def imagenet_shapes(
-  stage_sizes=(3, 4, 6, 3), width=64, stem=(64, 64, 128), stem_names=DEEP
+  stage_sizes=(3, 4, 6, 3),
+  width=64,
+  stem=(64, 64, 128),
+  stem_names=DEEP,
+  groups=1,
+  width_per_group=64,
 ):
   """Names and shapes of a ResNet of 1000 classes."""
   shapes, channels = {}, 3
@@ -39,10 +44,11 @@ def imagenet_shapes(
     planes = width * 2**stage
     for i in range(blocks):
       block = f'layer{stage + 1}.{i}'
-      shapes |= conv(f'{block}.conv1', planes, channels)
-      shapes |= conv(f'{block}.conv2', planes, planes, 3)
-      shapes |= conv(f'{block}.conv3', 4 * planes, planes)
-      for j, features in enumerate((planes, planes, 4 * planes)):
+      inner = planes * width_per_group // 64 * groups
+      shapes |= conv(f'{block}.conv1', inner, channels)
+      shapes |= conv(f'{block}.conv2', inner, inner // groups, 3)
+      shapes |= conv(f'{block}.conv3', 4 * planes, inner)
+      for j, features in enumerate((inner, inner, 4 * planes)):
         shapes |= norm(f'{block}.bn{j + 1}', features)
       if i == 0:
         shapes |= conv(f'{block}.downsample.0', 4 * planes, channels)
@@ -108,6 +114,75 @@ def mmseg_shapes(
     second['conv_seg.bias'] = (classes,)
     shapes |= {f'auxiliary_head.{k}': v for k, v in second.items()}
   return shapes
+
+
+def mit_shapes(widths, stage_sizes):
+  """Names and shapes of mmsegmentation's MiT."""
+
+  def linear(name, features, channels=None, *size, sep='.'):
+    kernel = () if channels is None else (channels, *size)
+    weight, bias = f'{name}{sep}weight', f'{name}{sep}bias'
+    return {weight: (features, *kernel), bias: (features,)}
+
+  shapes, channels = {}, 3
+  for stage, (c, layers) in enumerate(zip(widths, stage_sizes, strict=True)):
+    size, ratio, name = 3 if stage else 7, 8 >> stage, f'layers.{stage}'
+    shapes |= linear(f'{name}.0.projection', c, channels, size, size)
+    shapes |= linear(f'{name}.0.norm', c)
+    for i in range(layers):
+      layer = f'{name}.1.{i}'
+      shapes |= linear(f'{layer}.norm1', c)
+      shapes |= linear(f'{layer}.attn.attn.in_proj', 3 * c, c, sep='_')
+      shapes |= linear(f'{layer}.attn.attn.out_proj', c, c)
+      if ratio > 1:
+        shapes |= linear(f'{layer}.attn.sr', c, c, ratio, ratio)
+        shapes |= linear(f'{layer}.attn.norm', c)
+      shapes |= linear(f'{layer}.norm2', c)
+      shapes |= linear(f'{layer}.ffn.layers.0', 4 * c, c, 1, 1)
+      shapes |= linear(f'{layer}.ffn.layers.1', 4 * c, 1, 3, 3)
+      shapes |= linear(f'{layer}.ffn.layers.4', c, 4 * c, 1, 1)
+    shapes |= linear(f'{name}.2', c)
+    channels = c
+  return shapes
+
+
+def torchvision_shapes(head, classes=21, channels=256, auxiliary=256, **resnet):
+  """Names and shapes of torchvision's networks; auxiliary 0: without.
+
+  Args:
+    head: 'fcn' or 'deeplabv3'.
+    classes: Classes predicted.
+    channels: Width of the head.
+    auxiliary: Width of the auxiliary head.
+    **resnet: Of `imagenet_shapes`.
+  """
+  backbone = imagenet_shapes(stem_names=CLASSIC, **resnet)
+  features = backbone['fc.weight'][1]
+
+  def fcn(name, width, channels):
+    shapes = conv(f'{name}.0', width, channels, 3) | norm(f'{name}.1', width)
+    shapes |= conv(f'{name}.4', classes, width)
+    return {**shapes, f'{name}.4.bias': (classes,)}
+
+  if head == 'fcn':
+    shapes = fcn('classifier', channels, features)
+  else:
+    shapes, aspp = {}, 'classifier.0'
+    for i, first in enumerate(('0', '0', '0', '0', '1')):
+      size = 3 if 0 < i < 4 else 1
+      branch = f'{aspp}.convs.{i}'
+      shapes |= conv(f'{branch}.{first}', channels, features, size)
+      shapes |= norm(f'{branch}.{int(first) + 1}', channels)
+    shapes |= conv(f'{aspp}.project.0', channels, 5 * channels)
+    shapes |= norm(f'{aspp}.project.1', channels)
+    shapes |= conv('classifier.1', channels, channels, 3)
+    shapes |= norm('classifier.2', channels)
+    shapes |= conv('classifier.4', classes, channels)
+    shapes['classifier.4.bias'] = (classes,)
+  if auxiliary:
+    shapes |= fcn('aux_classifier', auxiliary, features // 2)
+  backbone = {k: v for k, v in backbone.items() if not k.startswith('fc.')}
+  return {f'backbone.{k}': v for k, v in backbone.items()} | shapes
 
 
 def weights(shapes):
