@@ -21,13 +21,17 @@ pytestmark = pytest.mark.skipif(
   importlib.util.find_spec('torch') is None, reason='PyTorch is not installed'
 )
 SIZES, CLASSES, RATE = (1, 2, 2, 3), 21, 0.01
-HEADS = ('ema', 'da', 'deeplabv3', 'nonlocal', 'psp')
+HEADS = ('ema', 'da', 'deeplabv3', 'nonlocal', 'psp', 'uper')
 
 
-def create(head='ema', output_stride=8, dtype='float32', remat=False):
+def output_stride(head):
+  return 32 if head == 'uper' else 8
+
+
+def create(head='ema', dtype='float32', remat=False):
   config = default_config().model
   config.head.name = head
-  config.backbone.output_stride = output_stride
+  config.backbone.output_stride = output_stride(head)
   config.dtype, config.backbone.remat = dtype, remat
   config.backbone.stage_sizes = SIZES
   config.head.dropout_rate = 0.0
@@ -50,7 +54,9 @@ def twin(variables, head='ema'):
 
   from emanet_jax.tools.benchmark import torch_network
 
-  network = torch_network.Network(SIZES, CLASSES, head, dropout_rate=0.0)
+  network = torch_network.Network(
+    SIZES, CLASSES, head, output_stride(head), dropout_rate=0.0
+  )
   tensors, _ = torch_from_variables(variables, steps=0)
   tensors = {
     as_in_mmseg(k): torch.from_numpy(np.array(v)) for k, v in tensors.items()

@@ -23,7 +23,7 @@ _TORCH = 'emanet_jax.tools.benchmark.torch_subjects'
 _PEAK = 'a large product'
 _FLAX = "with flax's convolutions"
 # Heads that `torch_heads` has, which only PyTorch's processes import.
-_TORCH_HEADS = ('ema', 'da', 'deeplabv3', 'nonlocal', 'psp')
+_TORCH_HEADS = ('ema', 'da', 'deeplabv3', 'nonlocal', 'psp', 'uper')
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'torch')
 
 

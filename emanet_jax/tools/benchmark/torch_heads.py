@@ -1,8 +1,9 @@
 """PyTorch's heads with our defaults, as mmsegmentation builds them.
 
 Each takes the features of four stages, and returns logits at the last one's
-size; in training those that have a loss of their own besides, after them. EM
-attention, which is not like mmsegmentation's, is the authors'.
+size (uper: the first one's); in training those that have a loss of their own
+besides, after them. EM attention, which is not like mmsegmentation's, is the
+authors'.
 """
 
 import math
@@ -214,10 +215,34 @@ class _DA(_Head):
     return logits
 
 
+class _UPer(_Head):
+  def __init__(self, num_classes: int, dropout_rate: float):
+    super().__init__(512, num_classes, dropout_rate)
+    self.psp_modules = _pyramid(512)
+    self.bottleneck = ConvNorm(_CHANNELS[-1] + len(_GRIDS) * 512, 512)
+    self.lateral_convs = nn.ModuleList(
+      ConvNorm(channels, 512, 1) for channels in _CHANNELS[:-1]
+    )
+    self.fpn_convs = nn.ModuleList(ConvNorm(512, 512) for _ in _CHANNELS[:-1])
+    self.fpn_bottleneck = ConvNorm(4 * 512, 512)
+
+  def forward(self, features):
+    x = _with_pyramid(self.psp_modules, features[-1], align_corners=False)
+    x = self.bottleneck(x)
+    levels, size = [x], features[0].shape[2:]
+    for i in (2, 1, 0):
+      finer = self.lateral_convs[i](features[i])
+      x = finer + resize(x, finer.shape[2:], align_corners=False)
+      levels.insert(0, self.fpn_convs[i](x))
+    levels = [resize(x, size, align_corners=False) for x in levels]
+    return [self.classify(self.fpn_bottleneck(torch.cat(levels, dim=1)))]
+
+
 HEADS = {
   'ema': _EMA,
   'da': _DA,
   'deeplabv3': _DeepLabV3,
   'nonlocal': _NonLocal,
   'psp': _PSP,
+  'uper': _UPer,
 }
