@@ -67,7 +67,7 @@ _HEARTBEAT = flags.DEFINE_integer(
 )
 _CACHE = flags.DEFINE_string(
   'compilation_cache',
-  '~/.cache/emanet_jax',
+  startup.PROGRAMS,
   'Folder that keeps programs whose compilation took over a second, for the '
   "next start; '' for none.",
 )

@@ -19,6 +19,8 @@ from etils import epath
 
 from emanet_jax.runtime import places
 
+PROGRAMS = '~/.cache/emanet_jax'  # where compiled ones are kept by default
+
 # mallopt's names for what keep_freed_memory sets, from glibc's malloc.h.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 
