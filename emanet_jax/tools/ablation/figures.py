@@ -105,31 +105,26 @@ def _draw_bars(
   axes.grid(axis='x', color=FAINT, linewidth=0.8)
   axes.set_yticks(range(len(grid.rows)), grid.rows)
   axes.set_ylim(len(grid.rows) - 0.4, -0.6)
-  summaries = list(cells.values())
-  known = [x for x in summaries if not math.isnan(x.mean)]
-  lowest = min((100 * min(x.scores.values()) for x in known), default=0.0)
-  low = max(0.0, math.floor(lowest - 5))
-  axes.set_xlim(left=low)
+  ends = []
   for place, (row, summary) in enumerate(
-    zip(grid.rows, summaries, strict=True)
+    zip(grid.rows, cells.values(), strict=True)
   ):
-    mean, spread = 100 * summary.mean, 100 * summary.spread
-    end = low
-    if summary in known:
-      error = None if math.isnan(spread) else spread
-      axes.barh(place, mean - low, 0.6, left=low, xerr=error, color=BLUE)
-      end = mean + (error or 0)
+    mean, spread = (
+      0 if math.isnan(x) else 100 * x for x in (summary.mean, summary.spread)
+    )
+    axes.barh(place, mean, 0.6, xerr=spread or None, color=BLUE, ecolor=INK)
+    ends.append(mean + spread)
     note = _annotation(summary).replace('\n', ' ')
     if row in costs:
       note += '  {} M, {} G'.format(*costs[row].millions())
     axes.annotate(
       note,
-      *((end, place), (4, 0)),
+      (ends[-1], place),
+      (4, 0),
       textcoords='offset points',
       va='center',
       fontsize=7.5,
       color=INK,
     )
   axes.set_xlabel('mIoU, %', color=INK)
-  # Room for the notes.
-  axes.set_xlim(low, low + 1.5 * max(axes.get_xlim()[1] - low, 1e-3))
+  axes.set_xlim(0, 1.5 * max(*ends, 10))  # with room for the notes
