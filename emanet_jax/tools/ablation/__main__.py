@@ -57,41 +57,18 @@ _HEADS = flags.DEFINE_list(
 )
 
 
-def create_grid(what: str) -> grids.Grid:
-  """The grid of the flags.
-
-  Raises:
-    UserError: Seeds that are none, a head that is not known, or heads for a
-      grid that has none.
-  """
-  given = ','.join(_SEEDS.value)
-  seeds = [int(x) for x in _SEEDS.value if x.strip().isdecimal()]
-  if not seeds or len(set(seeds)) < len(_SEEDS.value):
-    raise UserError(
-      f'--seeds={given}: give whole numbers ≥ 0, each once, as --seeds=0,1,2'
-    )
-  if what == 'heads':
-    return grids.heads(CONFIG.value, seeds, _HEADS.value)
-  if _HEADS.value:
-    raise UserError(f'--heads is for the grid heads, not for {what}')
-  return {'stages': grids.stages, 'bases': grids.bases}[what](
-    CONFIG.value, seeds
-  )
-
-
 def main(argv: Sequence[str]) -> None:
   """Makes a grid; what the user can put right ends in one line."""
-  if len(argv) != 2 or argv[1] not in ('stages', 'bases', 'heads'):
-    raise app.UsageError('give one of stages, bases, heads')
+  if len(argv) != 2 or argv[1] not in grids.GRIDS:
+    raise app.UsageError(f'give one of {", ".join(grids.GRIDS)}')
   log_own_progress()
   startup.keep_freed_memory()
   try:
     startup.cache_compilations(startup.PROGRAMS)
     if _STEPS.value:
       CONFIG.value.train.steps = _STEPS.value
-    ablate(
-      CONFIG.value, create_grid(argv[1]), os.path.expanduser(_WORKDIR.value)
-    )
+    grid = grids.create(argv[1], CONFIG.value, _SEEDS.value, _HEADS.value)
+    ablate(CONFIG.value, grid, os.path.expanduser(_WORKDIR.value))
   except (UserError, OSError) as error:
     logging.flush()
     print(f'error: {error}', file=sys.stderr)

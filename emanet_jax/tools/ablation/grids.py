@@ -12,6 +12,7 @@ from emanet_jax.errors import UserError
 from emanet_jax.models import ema_unit
 from emanet_jax.models.em_attention import BASIS_NORMS
 
+GRIDS = ('stages', 'bases', 'heads')
 STAGES = tuple(range(1, 9))
 
 # What the defaults of the heads' options are made for, see `_fitted`.
@@ -56,6 +57,37 @@ class Grid:
   rows: Sequence[str]
   columns: Sequence[str]
   runs: Sequence[Run]
+
+
+def create(
+  what: str,
+  config: ml_collections.ConfigDict,
+  seeds: Sequence[str],
+  names: Sequence[str] = (),
+) -> Grid:
+  """A grid as the flags say it.
+
+  Args:
+    what: One of GRIDS.
+    config: Of all runs.
+    seeds: Whole numbers.
+    names: Of heads, for that grid alone.
+
+  Raises:
+    UserError: Seeds that are none; or heads that are not known, are given twice
+      or are for another grid.
+  """
+  numbers = [int(seed) for seed in seeds if seed.strip().isdecimal()]
+  if not numbers or len(set(numbers)) < len(seeds):
+    raise UserError(
+      f'--seeds={",".join(seeds)}: give whole numbers ≥ 0, each once, as '
+      '--seeds=0,1,2'
+    )
+  if what == 'heads':
+    return heads(config, numbers, names)
+  if names:
+    raise UserError(f'--heads is for the grid of heads, not for {what}')
+  return stages(config, numbers) if what == 'stages' else bases(config, numbers)
 
 
 def stages(config: ml_collections.ConfigDict, seeds: Sequence[int]) -> Grid:
