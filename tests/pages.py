@@ -26,6 +26,7 @@ from emanet_jax.data import datasets
 from emanet_jax.data.input.augmentations import create_augmentations
 from emanet_jax.evaluation import settings
 from emanet_jax.models.segmenter import create_model
+from emanet_jax.tools.ablation import grids
 from emanet_jax.tools.plan import targets
 from emanet_jax.training.losses import create_loss
 from emanet_jax.training.optimizers import create_optimizer
@@ -63,7 +64,7 @@ def check_commands(given: list[list[str]]) -> tuple[dict[str, str], set[str]]:
   base = flagsaver.save_flag_values()
   # Both define --config: the tool imports the program.
   together = ['emanet_jax.main', 'emanet_jax.tools.export']
-  tools = ('prepare_data', 'convert_torch', 'benchmark', 'plan')
+  tools = ('ablation', 'prepare_data', 'convert_torch', 'benchmark', 'plan')
   for programs in (*([f'emanet_jax.tools.{t}'] for t in tools), together):
     for program in programs:
       module = import_program(program)
@@ -105,9 +106,12 @@ def check_arguments(module, rest: list[str]) -> None:
     assert re.search(rf'^  {rest[0]} ', module.__doc__, re.M), rest
   if program == 'plan':
     targets.parse(flags.FLAGS.target)
-  if program in ('main', 'export', 'plan'):
+  if program == 'ablation':
+    given = flags.FLAGS.config, flags.FLAGS.seeds, flags.FLAGS.heads
+    assert grids.create(rest[0], *given).runs
+  if program in ('main', 'export', 'plan', 'ablation'):
     check_config(flags.FLAGS.config)
-  if program == 'main':
+  if program in ('main', 'ablation'):
     assert flags.FLAGS.workdir
   if program == 'main' and flags.FLAGS.mode == 'predict':
     options = flags.FLAGS.config.predict
