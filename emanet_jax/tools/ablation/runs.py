@@ -141,10 +141,10 @@ def _evaluate(
   changes: Mapping[str, Any],
   workdir: AnyPath,
 ) -> float:
-  """Scores the last step, and writes the report."""
-  trained = open_for_inference(
-    changed(config, changes), str(workdir), config.train.steps
-  )
+  """Scores the last step, and writes the report; of many, without pictures."""
+  if changes:
+    config = changed(config, {**changes, 'eval.num_pictures': 0})
+  trained = open_for_inference(config, str(workdir), config.train.steps)
   folder = _folder(config, changes, workdir)
   places.check_folder(folder)
   with trained.manager:
