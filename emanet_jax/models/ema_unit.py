@@ -77,7 +77,7 @@ class EMAUnit(nn.Module):
     stages = (not train and self.eval_stages) or self.num_stages
     y, z, mu = em_attention(
       y,
-      jnp.broadcast_to(mu0, (batch, *mu0.shape)),
+      _for_each_image(mu0, batch, stages),
       num_stages=stages,
       temperature=self.temperature,
       norm=self.basis_norm,
@@ -125,6 +125,21 @@ class EMAUnit(nn.Module):
       'bases', 'mu', lambda: init(self.make_rng('params'), shape)
     )
     return mu.value, mu if self.maintenance == 'moving_average' else None
+
+
+def _for_each_image(
+  mu0: Float[Array, 'k c'], batch: int, num_stages: int
+) -> Float[Array, 'b k c']:
+  """The bases that the rounds of each image begin with.
+
+  XLA of jaxlib 0.10.2 fuses a broadcast on CPUs with the product and the
+  reduction behind it, and multiplies wrongly then (jax-ml/jax#39103). Three
+  rounds are a loop, which the broadcast stays out of; one or two are none, and
+  need copies.
+  """
+  if num_stages < 3:
+    return jnp.stack([mu0] * batch)
+  return jnp.broadcast_to(mu0, (batch, *mu0.shape))
 
 
 def check_unit(unit: EMAUnit) -> None:
