@@ -13,7 +13,7 @@ from emanet_jax.evaluation import settings
 from emanet_jax.runtime import atomic, places
 from emanet_jax.runtime.ownership import own
 from emanet_jax.tools.ablation import costs, figures, runs, tables
-from emanet_jax.tools.ablation.grids import Cell, Grid, configure
+from emanet_jax.tools.ablation.grids import Cell, Grid, Run, configure
 from emanet_jax.tools.ablation.runs import Score
 
 
@@ -43,30 +43,32 @@ def ablate(
     for name, given in configs.items():
       runs.check(given, folder / name)
     known, refused = _count(grid, configs)
-    results = {}
-
-    def take(run, scores):
-      results.update({(cell, run.seed): x for cell, x in scores.items()})
-
-    left = []
+    results, left = {}, []
     for run in grid.runs:
-      row = next(iter(run.evaluations))[0]
-      if row in refused:
-        take(run, dict.fromkeys(run.evaluations, refused[row]))
-        continue
-      scores = runs.read(configs[run.name], run, folder / run.name)
-      take(run, scores)
+      reason = refused.get(next(iter(run.evaluations))[0])
+      if reason:
+        scores = dict.fromkeys(run.evaluations, reason)
+      else:
+        scores = runs.read(configs[run.name], run, folder / run.name)
+      results |= _by_seed(run, scores)
       left += [run] * (len(scores) < len(run.evaluations))
     _write(config, grid, known, results, folder)
     seconds = []
     for i, run in enumerate(left, len(grid.runs) - len(left) + 1):
       logging.info('run %d of %d: %s', i, len(grid.runs), run.name)
       start = time.monotonic()
-      take(run, runs.complete(configs[run.name], run, folder / run.name))
+      scores = runs.complete(configs[run.name], run, folder / run.name)
+      results |= _by_seed(run, scores)
       seconds.append(time.monotonic() - start)
       _write(config, grid, known, results, folder)
       _tell(f'run {i} of {len(grid.runs)}', seconds, len(left))
   return results
+
+
+def _by_seed(
+  run: Run, scores: Mapping[Cell, Score]
+) -> dict[tuple[Cell, int], Score]:
+  return {(cell, run.seed): score for cell, score in scores.items()}
 
 
 def _count(

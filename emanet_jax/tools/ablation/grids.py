@@ -11,6 +11,7 @@ from emanet_jax import parts
 from emanet_jax.errors import UserError
 from emanet_jax.models import ema_unit
 from emanet_jax.models.em_attention import BASIS_NORMS
+from emanet_jax.models.segmenter import create_model
 
 GRIDS = ('stages', 'bases', 'heads')
 STAGES = tuple(range(1, 9))
@@ -204,7 +205,8 @@ def _fitted(name: str, config: ml_collections.ConfigDict) -> dict[str, Any]:
     return {}
   usual = parts.HEADS.options(own.name).get('channels')
   width = own.channels / usual if usual else 1.0
-  side = (config.data.crop_size - 1) // config.model.backbone.output_stride + 1
+  stride = create_model(config.model, num_classes=1).output_stride
+  side = (config.data.crop_size - 1) // stride + 1
   fitted = {
     key: max(1, round(value * width))
     for key, value in options.items()
