@@ -43,15 +43,7 @@ def ablate(
     for name, given in configs.items():
       runs.check(given, folder / name)
     known, refused = _count(grid, configs)
-    results, left = {}, []
-    for run in grid.runs:
-      reason = refused.get(next(iter(run.evaluations))[0])
-      if reason:
-        scores = dict.fromkeys(run.evaluations, reason)
-      else:
-        scores = runs.read(configs[run.name], run, folder / run.name)
-      results |= _by_seed(run, scores)
-      left += [run] * (len(scores) < len(run.evaluations))
+    results, left = _read(grid, configs, refused, folder)
     _write(config, grid, known, results, folder)
     seconds = []
     for i, run in enumerate(left, len(grid.runs) - len(left) + 1):
@@ -63,6 +55,20 @@ def ablate(
       _write(config, grid, known, results, folder)
       _tell(f'run {i} of {len(grid.runs)}', seconds, len(left))
   return results
+
+
+def _read(grid, configs, refused, folder) -> tuple[dict, list[Run]]:
+  """What is there already or cannot be, and the runs that lack something."""
+  results, left = {}, []
+  for run in grid.runs:
+    reason = refused.get(next(iter(run.evaluations))[0])
+    if reason:
+      scores = dict.fromkeys(run.evaluations, reason)
+    else:
+      scores = runs.read(configs[run.name], run, folder / run.name)
+    results |= _by_seed(run, scores)
+    left += [run] * (len(scores) < len(run.evaluations))
+  return results, left
 
 
 def _by_seed(
