@@ -156,7 +156,7 @@ def draw(shapes: dict) -> dict:
     name = path[-1].key
     if name in ('scale', 'var'):
       return np.ones(leaf.shape, leaf.dtype)
-    if name in ('bias', 'mean'):
+    if name in ('bias', 'mean', 'gamma'):
       return np.zeros(leaf.shape, leaf.dtype)
     value = rng.standard_normal(leaf.shape, np.float32)
     if name == 'kernel':
