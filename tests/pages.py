@@ -64,7 +64,10 @@ def check_commands(given: list[list[str]]) -> tuple[dict[str, str], set[str]]:
   base = flagsaver.save_flag_values()
   # Both define --config: the tool imports the program.
   together = ['emanet_jax.main', 'emanet_jax.tools.export']
-  tools = ('ablation', 'prepare_data', 'convert_torch', 'benchmark', 'plan')
+  tools = (
+    *('ablation', 'prepare_data', 'convert_torch', 'benchmark', 'plan'),
+    'model_table',
+  )
   for programs in (*([f'emanet_jax.tools.{t}'] for t in tools), together):
     for program in programs:
       module = import_program(program)
@@ -97,7 +100,8 @@ def check_command(module, argv: list[str]) -> str:
 
 def check_arguments(module, rest: list[str]) -> None:
   """Checks what parsed flags say, and what is not a flag."""
-  counts = {'main': 0, 'plan': 0, 'export': 2, 'convert_torch': 2}
+  counts = dict.fromkeys(('main', 'plan', 'model_table'), 0)
+  counts |= {'export': 2, 'convert_torch': 2}
   program = module.__name__.removesuffix('.__main__').rpartition('.')[2]
   assert len(rest) == counts.get(program, 1), rest
   if program == 'prepare_data':

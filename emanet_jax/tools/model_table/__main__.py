@@ -104,8 +104,8 @@ def _row(name: str, cost: counting.Cost, part: str) -> dict[str, Any]:
     'network': name,
     'parameters, M': f'{total(cost.parameters) / 1e6:.2f}',
     'convolutions, G': f'{total(cost.convolutions) / 1e9:.1f}',
-    'other products, G': f'{total(cost.products) / 1e9:.2f}',
-    'other layers, G': f'{total(cost.layers) / 1e9:.2f}',
+    'other products, G': f'{total(cost.products) / 1e9:.3f}',
+    'other layers, G': f'{total(cost.layers) / 1e9:.3f}',
     'maps, MiB': f'{4 * total(cost.outputs) / 2**20:.1f}',
   }
 
