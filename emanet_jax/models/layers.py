@@ -216,7 +216,7 @@ def max_pool(
   """3×3 maximum with stride 2 and padding 1, first over rows, then columns.
 
   As maxima of strided slices its gradient is a few selections instead of the
-  slow scatter of `reduce_window`.
+  slow scatter of `reduce_window`. Outside of an extent there are zeros.
   """
   x = keep_inside(x, extent, -jnp.inf)
   for axis in (1, 2):
@@ -229,4 +229,6 @@ def max_pool(
       for i in range(3)
     ]
     x = functools.reduce(jnp.maximum, taps)
-  return x
+  # Infinities of windows without a pixel would become NaN in what follows, and
+  # NaN times 0 is none.
+  return keep_inside(x, halve(extent))

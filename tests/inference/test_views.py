@@ -103,6 +103,23 @@ def test_images_in_a_batch_get_what_they_get_alone(network, images, batch):
   assert np.isfinite(sown['bases']).all()
 
 
+def test_a_head_of_single_pixels_gets_what_it_gets_alone(images, batch):
+  """Nothing in it keeps what lies outside of the images out."""
+  config = tiny.tiny_config().model
+  config.head.name = 'fcn'
+  model = create_model(config, CLASSES)
+  network = model, tiny.random_variables(model)
+  look = jax.jit(functools.partial(views.view_logits, model))
+  logits, _ = look(network[1], batch['image'], batch['size'])
+  assert np.isfinite(logits).all()
+  for i in (0, 4):
+    height, width = SIZES[i]
+    want = logits_alone(network, np.float64(normalize(images[i])))
+    np.testing.assert_allclose(
+      logits[i, :height, :width], want, rtol=0, atol=3e-6 * np.abs(want).max()
+    )
+
+
 def test_bases_and_responsibilities_are_those_alone(network, images, batch):
   model, variables = network
   look = jax.jit(functools.partial(views.view_logits, model))

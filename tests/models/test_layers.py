@@ -112,6 +112,18 @@ def test_max_pool_and_its_gradient(height, width):
   np.testing.assert_allclose(got[1], expected[1], rtol=1e-6)
 
 
+def test_max_pool_is_finite_outside_of_an_image():
+  """A window without a pixel of it has no maximum."""
+  x = np.random.default_rng(0).normal(size=(2, 17, 21, 3)).astype(np.float32)
+  extent = np.array([[5, 21], [17, 6]], np.int32)
+  got = jax.jit(layers.max_pool)(x, extent)
+  assert np.isfinite(got).all()
+  for i, (rows, cols) in enumerate(extent):
+    alone = plain_max_pool(x[i : i + 1, :rows, :cols])
+    height, width = alone.shape[1:3]
+    np.testing.assert_array_equal(got[i : i + 1, :height, :width], alone)
+
+
 def slow_resize(x, size, align_corners):
   """PyTorch's bilinear interpolation, pixel by pixel."""
   (height, width), out = x.shape[1:3], np.zeros((len(x), *size, x.shape[3]))
