@@ -135,7 +135,13 @@ def test_the_export_labels_photos_as_prediction_does(trained, tmp_path):
   )
   given = config.model.head.name, config.data.data_dir, workdir
   command = [sys.executable, '-c', program, *given, tmp_path / 'network']
-  subprocess.run(command, cwd=tiny.REPOSITORY, check=True)
+  done = subprocess.run(
+    command, cwd=tiny.REPOSITORY, stderr=subprocess.PIPE, text=True
+  )
+  if config.model.head.name == 'psa':
+    assert 'psa makes another program for each size' in done.stderr
+    return
+  assert done.returncode == 0, done.stderr
   content = (tmp_path / 'network').read_bytes()
   label = jax.jit(export.deserialize(bytearray(content)).call)
   for name, image in images.items():

@@ -77,7 +77,7 @@ class EMAUnit(nn.Module):
     stages = (not train and self.eval_stages) or self.num_stages
     y, z, mu = em_attention(
       y,
-      _for_each_image(mu0, batch, stages),
+      _for_each_image(mu0, x, stages),
       num_stages=stages,
       temperature=self.temperature,
       norm=self.basis_norm,
@@ -128,18 +128,19 @@ class EMAUnit(nn.Module):
 
 
 def _for_each_image(
-  mu0: Float[Array, 'k c'], batch: int, num_stages: int
+  mu0: Float[Array, 'k c'], x: Float[Array, 'b h w c'], num_stages: int
 ) -> Float[Array, 'b k c']:
   """The bases that the rounds of each image begin with.
 
   XLA of jaxlib 0.10.2 fuses a broadcast on CPUs with the product and the
   reduction behind it, and multiplies wrongly then (jax-ml/jax#39103). Three
   rounds are a loop, which the broadcast stays out of; one or two are none, and
-  need copies.
+  take one of two copies, by what XLA cannot know. (It drops a barrier.)
   """
   if num_stages < 3:
-    return jnp.stack([mu0] * batch)
-  return jnp.broadcast_to(mu0, (batch, *mu0.shape))
+    either = (x[:, 0, 0, 0] > 0).astype(jnp.int32)
+    return jnp.take(jnp.stack([mu0, mu0]), either, axis=0, mode='clip')
+  return jnp.broadcast_to(mu0, (x.shape[0], *mu0.shape))
 
 
 def check_unit(unit: EMAUnit) -> None:

@@ -24,6 +24,8 @@ def resize_bilinear(
     size: Output height and width, in pixels.
     align_corners: See above.
   """
+  if tuple(size) == x.shape[1:3]:
+    return x
   rows, cols = (
     interpolation(
       jnp.array(length), jnp.array(out), (out, length), align_corners
@@ -63,6 +65,8 @@ def resize_to(
     extent: The images' in x; both None where images fill the batch.
     align_corners: See above.
   """
+  if extent is other_extent and x.shape[1:3] == other.shape[1:3]:
+    return x
   if extent is None:
     return resize_bilinear(x, other.shape[1:3], align_corners=align_corners)
   ways = (

@@ -109,7 +109,7 @@ def export_trained(
 
   Raises:
     UserError: A file is there already; no checkpoint, or one of another
-      network.
+      network; or a head whose program depends on the images' size (psa).
   """
   out = Path(out)
   companion = out.with_name(f'{out.name}.json')
@@ -125,7 +125,14 @@ def export_trained(
   model = create_model(config.model, spec.num_classes)
   image = jax.ShapeDtypeStruct(export.symbolic_shape('b, h, w, 3'), jnp.uint8)
   label = jax.jit(create_labeller(model, variables))
-  exported = export.export(label, platforms=PLATFORMS)(image)
+  try:
+    exported = export.export(label, platforms=PLATFORMS)(image)
+  except jax.errors.InconclusiveDimensionOperation as error:
+    raise UserError(
+      f'the head {config.model.head.name} makes another program for each size '
+      'of image, and an exported file has one for all; export another head, or '
+      'use --mode=predict'
+    ) from error
   about = {
     'data_set': spec.name,
     'classes': spec.classes,

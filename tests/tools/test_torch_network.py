@@ -24,6 +24,12 @@ SIZES, CLASSES, RATE = (1, 2, 2, 3), 21, 0.01
 HEADS = ('ema', 'da', 'deeplabv3', 'nonlocal', 'psp', 'uper')
 
 
+def test_these_are_all_the_twins():
+  from emanet_jax.tools.benchmark import network, torch_heads
+
+  assert set(torch_heads.HEADS) == set(network._TORCH_HEADS) == set(HEADS)
+
+
 def output_stride(head):
   return 32 if head == 'uper' else 8
 

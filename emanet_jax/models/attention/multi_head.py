@@ -49,11 +49,14 @@ class ReducedAttention(nn.Module):
       flatten(x), flatten(source)
     )
     heads = (self.num_heads, channels // self.num_heads)
+    counted = positions_inside(extent, source.shape)
     y = jax.vmap(softmax_attention, (2, 2, 2, None, None), 2)(
       *(part.reshape(*part.shape[:2], *heads) for part in (query, key, value)),
-      positions_inside(extent, source.shape),
+      counted,
       np.sqrt(heads[1]),
     )
+    # An image smaller than r has no key at all, whatever else is in the batch.
+    y = jnp.where(counted.any(-1)[:, None, None, None], y, 0)
     return nn.Dense(
       channels,
       dtype=x.dtype,

@@ -80,7 +80,7 @@ def full_extent(
   """The images' extent; without one they fill the batch."""
   if extent is not None:
     return extent
-  return jnp.broadcast_to(jnp.array(x.shape[1:3], jnp.int32), (len(x), 2))
+  return jnp.broadcast_to(jnp.array(x.shape[1:3], jnp.int32), (x.shape[0], 2))
 
 
 def average_cells(

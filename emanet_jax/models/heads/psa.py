@@ -114,7 +114,7 @@ class PSAHead(nn.Module):
     In training the rng stream 'dropout' is needed unless dropout_rate is 0.
     """
     x, momentum = features[-1], self.norm_momentum
-    whole, corners = full_extent(x, extent), jnp.ones(len(x), bool)
+    whole, corners = full_extent(x, extent), jnp.ones(x.shape[0], bool)
     shape = tuple((n + 1) // 2 for n in x.shape[1:3])
     if self.padded:
       corners = (whole % 2 == 1).all(-1)

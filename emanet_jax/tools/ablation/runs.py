@@ -5,7 +5,7 @@ import dataclasses
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -49,8 +49,9 @@ def read(
   """The scores that a run has already; none before its training is done."""
   if not _trained(config, workdir):
     return {}
+  saved = _changed_at(workdir / 'checkpoints' / str(config.train.steps))
   found = {
-    cell: _read_score(config, _folder(config, changes, workdir))
+    cell: _read_score(config, _folder(config, changes, workdir), saved)
     for cell, changes in run.evaluations.items()
   }
   return {cell: score for cell, score in found.items() if score is not None}
@@ -73,25 +74,32 @@ def complete(
     UserError: What the user can put right, as `train.train` and
       `evaluate.create_scorer` have it.
   """
-  try:
+  if not _trained(config, workdir):
+    _, reason = _tried(train.train, config, str(workdir))
+    if reason:
+      return dict.fromkeys(run.evaluations, reason)
     if not _trained(config, workdir):
-      train.train(config, str(workdir))
-      if not _trained(config, workdir):
-        sys.exit(STOPPED)
-    found = read(config, run, workdir)
-    for cell, changes in run.evaluations.items():
-      if cell not in found:
-        found[cell] = _evaluate(config, changes, workdir)
-    return found
+      sys.exit(STOPPED)
+  found = read(config, run, workdir)
+  for cell, changes in run.evaluations.items():
+    if cell not in found:
+      score, reason = _tried(_evaluate, config, changes, workdir)
+      found[cell] = reason or score
+  return found
+
+
+def _tried(function: Callable, *args: Any) -> tuple[Any, str]:
+  """What a function returns, and ''; or None, and why there will be nothing."""
+  try:
+    return function(*args), ''
   except (DivergedError, LackOfMemoryError) as error:
-    reason = str(error)
+    return None, str(error)
   except jax.errors.JaxRuntimeError as error:
     if 'RESOURCE_EXHAUSTED' not in str(error):
       raise
-    reason = 'the device has not enough memory'
+    return None, 'the device has not enough memory'
   finally:
     startup.give_back_memory()
-  return dict.fromkeys(run.evaluations, reason)
 
 
 def _trained(config: ml_collections.ConfigDict, workdir: AnyPath) -> bool:
@@ -117,11 +125,17 @@ def _folder(
 
 
 def _read_score(
-  config: ml_collections.ConfigDict, folder: AnyPath
+  config: ml_collections.ConfigDict, folder: AnyPath, saved: float
 ) -> float | None:
-  """MIoU of a report; None if there is none of this step, split and views."""
+  """MIoU of a report; None if there is none of this step, split and views.
+
+  Args:
+    config: Of the run.
+    folder: Of the report.
+    saved: When the step was, in seconds: an older report is of other weights.
+  """
   file = folder / 'scores.json'
-  if not file.exists():
+  if not file.exists() or _changed_at(file) < saved:
     return None
   report = json.loads(file.read_text())
   expected = {
@@ -134,6 +148,12 @@ def _read_score(
     return None
   miou = report.get('mIoU')
   return math.nan if miou is None else miou
+
+
+def _changed_at(path: AnyPath) -> float:
+  """When, in seconds; in buckets folders have no time, which is 0."""
+  stat = path.stat()
+  return stat.st_mtime if hasattr(stat, 'st_mtime') else stat.mtime or 0.0
 
 
 def _evaluate(
