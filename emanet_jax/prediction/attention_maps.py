@@ -112,11 +112,8 @@ def create_attend(
     small = _shrunk(image, LOOK)
     height, width = small.shape[:2]
     batch = pad_images([small], padded_size(height, width, _SHAPE_STEP), 1)
-    extent = (height, width)
-    if model.align_corners:
-      extent = padded_size(height, width, model.output_stride)
-    rows, columns = np.asarray(model.out_extent(jnp.array([extent])))[0]
-    scale, stride = small.shape[0] / image.shape[0], model.output_stride
+    rows, columns = _positions(model, height, width)
+    scale, stride = height / image.shape[0], model.output_stride
     place = _nearest(pixel or (0, 0), scale, stride, (rows, columns))
     stages, maps = program(
       variables, batch['image'], batch['size'], np.array(place, np.int32)
@@ -127,6 +124,15 @@ def create_attend(
     return Attention(small, stages, stride, scale, maps)
 
   return attend, bool(stages)
+
+
+def _positions(model: nn.Module, height: int, width: int) -> tuple[int, int]:
+  """Rows and columns of maps of an image of such a size."""
+  extent = (height, width)
+  if model.align_corners:
+    extent = padded_size(height, width, model.output_stride)
+  rows, columns = np.asarray(model.out_extent(jnp.array([extent])))[0].tolist()
+  return rows, columns
 
 
 def _create_program(models: Sequence[nn.Module]) -> Callable:
