@@ -214,9 +214,11 @@ def _predict() -> ml_collections.ConfigDict:
   prediction.output = ''  # folder of the results; '' = WORKDIR/predict
   prediction.overwrite = False  # results that exist
   prediction.probabilities = False  # of all classes too: h×w×classes float16
-  prediction.attention = False  # pages on the bases of EM attention
-  prediction.bases = ()  # to be drawn there; () = those that differ most
-  prediction.pixel = ()  # (row, column): which bases own it, and where they are
+  prediction.attention = False  # pages on it, of heads that have any
+  prediction.bases = ()  # ema's to be drawn; () = those that differ most
+  # (row, column): what it attends to; of ema, which bases own it, and where
+  # these are. Without bases it has to be given.
+  prediction.pixel = ()
   # Instead of label maps, an archive for a test server: 'voc2012',
   # 'cityscapes' or 'ade20k'.
   prediction.submission = ''

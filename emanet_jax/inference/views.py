@@ -7,7 +7,7 @@ wants (the authors' evaluation). Where corners are not aligned, nothing is
 padded. Whatever else the batch's shape adds is kept from having any effect.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -18,6 +18,7 @@ from jaxtyping import Float, Int, UInt8
 
 from emanet_jax.array import Array
 from emanet_jax.models.layers import inside
+from emanet_jax.models.outputs import ATTENTION
 from emanet_jax.models.resize import interpolate, interpolation
 from emanet_jax.models.segmenter import normalize
 
@@ -37,12 +38,14 @@ class Seen(NamedTuple):
     low: Logits, float32 [b, h', w', classes].
     up: Matrices for rows and columns that make them those of native size, see
       `interpolate`; None: `low` has that size.
-    sown: What the head sowed, by name (with windows: nothing).
+    sown: What the head sowed, by name (with windows: nothing); under
+      `ATTENTION`, where that is asked for, see `sow_attention`: by name the
+      factors of each time that a block was applied.
   """
 
   low: Float[Array, 'b hl wl classes']
   up: tuple[Float[Array, 'b h hl'], Float[Array, 'b w wl']] | None
-  sown: dict[str, Array]
+  sown: dict[str, Any]
 
 
 def view_logits(
@@ -71,6 +74,7 @@ def look(
   mirrored: bool | Array | None = None,
   window: int = 0,
   stride: int = 0,
+  attention: bool = False,
 ) -> Seen:
   """Looks at images once, in evaluation mode; pure, to be jitted.
 
@@ -85,6 +89,8 @@ def look(
       are mirrored back. None: never.
     window: See `Protocol`.
     stride: See `Protocol`.
+    attention: Whether the head sows its attention between positions: matrices
+      of all of them.
   """
   shape, align = image.shape[1:3], model.align_corners
   # Zero after normalisation, as the authors pad: not the colour black.
@@ -109,7 +115,7 @@ def look(
       return Seen(logits, None, {})
     (_, rows), (_, cols) = there_and_back
     return Seen(logits, (rows, cols), {})
-  low, up, sown = _whole(model, variables, x, scaled)
+  low, up, sown = _whole(model, variables, x, scaled, attention)
   if there_and_back:
     (_, rows), (_, cols) = there_and_back
     # One product up to the scaled image and back to the native one.
@@ -127,7 +133,7 @@ def _there_and_back(size, scaled, length, scaled_length, align, mirrored):
   return there, back
 
 
-def _whole(model, variables, x, size):
+def _whole(model, variables, x, size, attention=False):
   """Logits at the output resolution, matrices up to x's shape, and the sown."""
   shape, extent = x.shape[1:3], size
   # The batch's shape is static and each image's extent is traced: both are
@@ -143,7 +149,7 @@ def _whole(model, variables, x, size):
     x,
     extent=extent,
     method='low_resolution',
-    mutable=['intermediates'],
+    mutable=['intermediates', *([ATTENTION] if attention else [])],
   )
   low_extent = model.out_extent(extent)
   up = [
@@ -156,7 +162,11 @@ def _whole(model, variables, x, size):
     for axis in (0, 1)
   ]
   leaves = traverse_util.flatten_dict(sown.get('intermediates', {}))
-  return low, up, {path[-1]: values[-1] for path, values in leaves.items()}
+  named = {path[-1]: values[-1] for path, values in leaves.items()}
+  if attention:
+    leaves = traverse_util.flatten_dict(sown.get(ATTENTION, {}))
+    named[ATTENTION] = {path[-1]: values for path, values in leaves.items()}
+  return low, up, named
 
 
 def _slide(model, variables, x, size, window, stride):

@@ -1,4 +1,4 @@
-"""Pages on where the bases of EM attention are responsible in a photo."""
+"""Pages on the bases of EM attention, and on what a pixel attends to."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -22,23 +22,33 @@ _MARK = (255, 40, 40)
 
 
 def create_pages(
-  bases: Sequence[int], pixel: Sequence[int]
+  bases: Sequence[int], pixel: Sequence[int], has_bases: bool = True
 ) -> dict[str, Callable[[AnyPath, Attention, str], None]]:
   """What draws the pages of a photo, by the name of the page.
 
   Args:
     bases: To be drawn; none: those that differ most, in each photo.
     pixel: Row and column in the upright photo, or nothing.
+    has_bases: Of the network; one without has the page of the pixel alone.
 
   Returns:
     Functions of (path of the PNG, attention, title).
   """
+  pages = _pages_of_bases(bases) if has_bases else {}
+  draw = pixel_page if has_bases else receiving_page
+  if pixel:
+    pages[f'pixel_{pixel[0]}_{pixel[1]}'] = lambda path, seen, title: draw(
+      path, seen, (pixel[0], pixel[1]), title
+    )
+  return pages
 
+
+def _pages_of_bases(bases: Sequence[int]) -> dict[str, Callable]:
   def chosen(attention):
     return list(bases) or distinct_bases(attention.stages[-1], _NUM_BASES)
 
   named = ''.join(f'_{basis}' for basis in bases)
-  pages = {
+  return {
     'all_bases': lambda path, seen, title: bases_page(
       path, seen, range(seen.stages.shape[-1]), title
     ),
@@ -49,11 +59,6 @@ def create_pages(
       path, seen, chosen(seen), title
     ),
   }
-  if pixel:
-    pages[f'pixel_{pixel[0]}_{pixel[1]}'] = lambda path, seen, title: (
-      pixel_page(path, seen, (pixel[0], pixel[1]), title)
-    )
-  return pages
 
 
 def bases_page(
@@ -125,19 +130,50 @@ def pixel_page(
   z = attention.stages[-1]
   maps, row = attention.drawn(z), z[attention.at(pixel)]
   related = attention.drawn((z @ row)[..., None])[0]
-  marked = attention.picture().copy()
-  scale = attention.scale * marked.shape[0] / attention.image.shape[0]
-  place = [round((n + 0.5) * scale - 0.5) for n in pixel[::-1]]
-  radius = max(2, max(marked.shape) // 40)
-  cv2.circle(marked, place, radius, (255, 255, 255), max(1, radius // 2))
-  cv2.circle(marked, place, max(1, radius // 2), _MARK, -1)
-  panels = [Panel(marked), Panel(heat_map(attention.picture(), related))]
+  panels = [
+    Panel(_marked(attention, pixel)),
+    Panel(heat_map(attention.picture(), related)),
+  ]
   for basis in np.argsort(-row)[:num_bases].tolist():
     note = f'basis {basis} owns {100 * row[basis]:.0f} %'
     panels.append(_basis_panel(attention, maps, z, basis, note))
   headers = ['pixel', 'where its bases are', 'the bases that own it']
   headers = (headers + len(panels) * [''])[: len(panels)]
   save_png(path, page([Row('', '', panels)], headers, 1.9, title))
+
+
+def receiving_page(
+  path: str | os.PathLike[str],
+  attention: Attention,
+  pixel: tuple[int, int],
+  title: str,
+) -> None:
+  """Draws what a pixel attends to, by each attention that the head has.
+
+  Args:
+    path: The PNG file.
+    attention: Of the photo and the pixel, from a head without bases.
+    pixel: Row and column in the upright photo.
+    title: May be empty.
+  """
+  panels = [Panel(_marked(attention, pixel))]
+  maps = attention.drawn(np.stack([*attention.maps.values()], axis=-1))
+  for drawn, weights in zip(maps, attention.maps.values(), strict=True):
+    note = f'weights from {weights.min():.2g} to {weights.max():.2g}'
+    panels.append(Panel(heat_map(attention.picture(), drawn), note))
+  headers = ['pixel', *attention.maps]
+  save_png(path, page([Row('', '', panels)], headers, 1.9, title))
+
+
+def _marked(attention: Attention, pixel: tuple[int, int]) -> np.ndarray:
+  """The photo with a mark on a pixel."""
+  marked = attention.picture().copy()
+  scale = attention.scale * marked.shape[0] / attention.image.shape[0]
+  place = [round((n + 0.5) * scale - 0.5) for n in pixel[::-1]]
+  radius = max(2, max(marked.shape) // 40)
+  cv2.circle(marked, place, radius, (255, 255, 255), max(1, radius // 2))
+  cv2.circle(marked, place, max(1, radius // 2), _MARK, -1)
+  return marked
 
 
 def _basis_panel(

@@ -81,8 +81,9 @@ def predict(
   attend, pages = None, {}
   if options.attention:
     models = _models_by_stage(config.model, spec.num_classes)
-    attend = create_attend(models, variables, options.bases)
-    pages = create_pages(options.bases, options.pixel)
+    chosen = options.bases, options.pixel
+    attend, has_bases = create_attend(models, variables, *chosen)
+    pages = create_pages(*chosen, has_bases)
   writers = create_writers(output, spec, form, options.probabilities, pages)
   # What a killed or repeated run has done already is not done again.
   waiting = [
@@ -164,7 +165,7 @@ def _photos(
 def _models_by_stage(config: ml_collections.ConfigDict, num_classes: int):
   """The network with 1, 2, … stages of EM, up to those of evaluation.
 
-  A head without stages has one network, which shows whether it has bases.
+  A head without stages has one network, which shows what attention it has.
   """
   if 'num_stages' not in config.head:
     return [create_model(config, num_classes)]

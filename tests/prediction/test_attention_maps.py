@@ -2,7 +2,6 @@
 
 import functools
 
-import cv2
 import jax
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from emanet_jax.prediction import attention_maps, attention_pages, predict
 from emanet_jax.prediction.attention_maps import Attention
 from emanet_jax.visualization.overlays import basis_colors, upsample
 from tests import tiny
-from tests.pictures import read, where
+from tests.pictures import panels, read, where
 
 BLUE = (0, 0, 255)
 
@@ -29,7 +28,9 @@ def attend(network):
   config, variables = network
   models = predict._models_by_stage(config, 7)
   assert [m.head.ema_unit.eval_stages for m in models] == [1, 2, 3]
-  return attention_maps.create_attend(models, variables, (0, 3))
+  attend, has_bases = attention_maps.create_attend(models, variables, (0, 3))
+  assert has_bases
+  return attend
 
 
 def z_alone(config, variables, image, stages):
@@ -98,24 +99,11 @@ def seen():
   return Attention(image, z, 8, 1.0)
 
 
-def panels(page, seen, columns):
-  """Pictures of a one-row page, resized to the photo's size."""
-  height, width = seen.image.shape[:2]
-  side = round(200 * 1.9)
-  top = page.shape[0] - round(200 * 0.15) - round(side * height / width)
-  found = []
-  for i in range(columns):
-    left = round(200 * (0.15 + i * (1.9 + 0.06)))
-    cut = page[top : top + round(side * height / width), left : left + side]
-    found.append(cv2.resize(cut, (width, height), interpolation=cv2.INTER_AREA))
-  return found
-
-
 def test_the_page_of_bases(seen, tmp_path):
   path = tmp_path / 'a' / 'bases.png'
   attention_pages.bases_page(path, seen, (1, 0), 'title')
   page = read(path)
-  photo, strongest, right, left = panels(page, seen, 4)
+  photo, strongest, right, left = panels(page, seen.image, 4)
   assert where(photo, BLUE).mean() > 0.8
   colors = basis_colors(3)
   blended = np.rint(0.3 * np.array(BLUE) + 0.7 * colors)
@@ -128,7 +116,7 @@ def test_the_page_of_bases(seen, tmp_path):
 def test_the_page_of_a_pixel(seen, tmp_path):
   path = tmp_path / 'pixel.png'
   attention_pages.pixel_page(path, seen, (16, 48), 'title', num_bases=2)
-  marked, related, owner, second = panels(read(path), seen, 4)
+  marked, related, owner, second = panels(read(path), seen.image, 4)
   assert not where(marked, BLUE)[16, 48]
   assert where(marked, BLUE)[16, :40].mean() > 0.9
   assert related[16, 60].sum() > 2 * related[16, 8].sum()
@@ -161,19 +149,10 @@ def test_a_contact_sheet_has_rows(seen, tmp_path):
   np.testing.assert_allclose(page.shape[:2], expected, atol=3)
 
 
-def test_a_head_without_stages_is_one_network_without_bases():
-  config = tiny.tiny_config().model
-  config.head.name = 'fcn'
-  (model,) = predict._models_by_stage(config, 7)
-  variables = tiny.random_variables(model)
-  with pytest.raises(UserError, match='this network has no bases'):
-    attention_maps.create_attend([model], variables)
-
-
 def test_networks_without_such_bases_are_refused(network):
   config, variables = network
   models = predict._models_by_stage(config, 7)
   with pytest.raises(UserError, match=r'bases is \(1, 4\); .* 0 to 3'):
     attention_maps.create_attend(models, variables, (1, 4))
-  with pytest.raises(UserError, match='this network has no bases'):
+  with pytest.raises(UserError, match='no attention between positions'):
     attention_maps.create_attend([], variables)

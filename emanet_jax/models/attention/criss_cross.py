@@ -13,16 +13,16 @@ from emanet_jax.array import Array
 from emanet_jax.models.attention.products import product, softmax_where
 
 
-def criss_cross_attention(
+def criss_cross_weights(
   query: Float[Array, 'b h w d'],
   key: Float[Array, 'b h w d'],
-  value: Float[Array, 'b h w c'],
   counted: Bool[Array, 'b h w'],
-) -> Float[Array, 'b h w c']:
-  """Σⱼ softmaxⱼ(query·keyⱼ) valueⱼ over the counted j of row and column.
+) -> Float[Array, 'b h w h+w']:
+  """softmaxⱼ(query·keyⱼ) over the counted j of column and row.
 
   Returns:
-    Averages of the values, in their dtype; the softmax is float32 or wider.
+    Weights of each pixel's column, its own 0, and then of its row, float32 or
+    wider.
   """
   height = query.shape[1]
   column = product('byxd,bjxd->byxj', query, key)
@@ -37,7 +37,23 @@ def criss_cross_attention(
     axis=-1,
   )
   affinity = jnp.concatenate([column, row], axis=-1)
-  weights = softmax_where(affinity, where, -1).astype(value.dtype)
+  return softmax_where(affinity, where, -1)
+
+
+def criss_cross_sums(
+  weights: Float[Array, 'b h w h+w'], value: Float[Array, 'b h w c']
+) -> Float[Array, 'b h w c']:
+  """Averages of the values by such weights; value's dtype."""
+  height, weights = value.shape[1], weights.astype(value.dtype)
   y = product('byxj,bjxc->byxc', weights[..., :height], value)
   y = y + product('byxj,byjc->byxc', weights[..., height:], value)
   return y.astype(value.dtype)
+
+
+def all_pairs(weights: Float[Array, 'b h w h+w']) -> Float[Array, 'b n n']:
+  """Such weights among those of all pixels; the others get 0."""
+  batch, height, width, _ = weights.shape
+  # [b, y, x, y', x'], where a column has x' = x and a row y' = y.
+  column = weights[..., :height, None] * jnp.eye(width)[:, None]
+  row = weights[..., None, height:] * jnp.eye(height)[:, None, :, None]
+  return (column + row).reshape(batch, height * width, height * width)

@@ -11,18 +11,11 @@ gather descriptors of it (A²-Nets) or of its regions (OCRNet). Costs n·k·c.
 from jaxtyping import Bool, Float
 
 from emanet_jax.array import Array
-from emanet_jax.models.attention.products import product, softmax_where
+from emanet_jax.models.attention.products import softmax_where
 
 
-def gather(
-  scores: Float[Array, 'b n k'],
-  value: Float[Array, 'b n c'],
-  counted: Bool[Array, 'b n'],
-) -> Float[Array, 'b k c']:
-  """The averages over the counted positions; value's dtype.
-
-  The softmax is float32 or wider.
-  """
-  weights = softmax_where(scores, counted[..., None], 1)
-  y = product('bik,bic->bkc', weights.astype(value.dtype), value)
-  return y.astype(value.dtype)
+def gather_weights(
+  scores: Float[Array, 'b n k'], counted: Bool[Array, 'b n']
+) -> Float[Array, 'b k n']:
+  """The softmaxes over the counted positions, float32 or wider."""
+  return softmax_where(scores, counted[..., None], 1).swapaxes(1, 2)

@@ -16,8 +16,12 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from emanet_jax.array import Array
-from emanet_jax.models.attention.non_local import softmax_attention
-from emanet_jax.models.attention.products import flatten, positions_inside
+from emanet_jax.models.attention.non_local import softmax_weights
+from emanet_jax.models.attention.products import (
+  flatten,
+  positions_inside,
+  weighted_sums,
+)
 from emanet_jax.models.convolution.atrous import precision
 from emanet_jax.models.layers import layer_norm
 
@@ -50,10 +54,13 @@ class ReducedAttention(nn.Module):
     )
     heads = (self.num_heads, channels // self.num_heads)
     counted = positions_inside(extent, source.shape)
-    y = jax.vmap(softmax_attention, (2, 2, 2, None, None), 2)(
-      *(part.reshape(*part.shape[:2], *heads) for part in (query, key, value)),
-      counted,
-      np.sqrt(heads[1]),
+
+    def attend(query, key, value):
+      weights = softmax_weights(query, key, counted, np.sqrt(heads[1]))
+      return weighted_sums(weights, value)
+
+    y = jax.vmap(attend, 2, 2)(
+      *(part.reshape(*part.shape[:2], *heads) for part in (query, key, value))
     )
     # An image smaller than r has no key at all, whatever else is in the batch.
     y = jnp.where(counted.any(-1)[:, None, None, None], y, 0)

@@ -20,11 +20,14 @@ from emanet_jax.models.attention.products import (
   positions_inside,
   product,
   softmax_where,
+  weighted_sums,
 )
 from emanet_jax.models.layers import Conv, ConvNorm
 from emanet_jax.models.norm import at_least_float32
+from emanet_jax.models.outputs import attention_wanted, sow_attention
 
 PAIRWISE = ('softmax', 'dot')
+TO_ALL = 'attention to all pixels'
 near_zero = nn.initializers.normal(0.01)
 
 
@@ -58,9 +61,14 @@ class NonLocal(nn.Module):
     counted = positions_inside(extent, x.shape)
     if self.pairwise == 'dot':
       y = dot_attention(theta, phi, g, counted)
+      if attention_wanted(self):
+        weights = dot_weights(theta, phi, counted)
+        sow_attention(self, TO_ALL, weights)
     else:
       scale = np.sqrt(self.inner_channels) if self.use_scale else 1.0
-      y = softmax_attention(theta, phi, g, counted, scale)
+      weights = softmax_weights(theta, phi, counted, scale)
+      sow_attention(self, TO_ALL, weights)
+      y = weighted_sums(weights, g)
     y = y.reshape(*x.shape[:-1], -1)
     return x + restore(x.shape[-1], self.norm_momentum)(y, train=train)
 
@@ -81,21 +89,15 @@ def restore(features: int, norm_momentum: float) -> ConvNorm:
   )
 
 
-def softmax_attention(
+def softmax_weights(
   query: Float[Array, 'b m d'],
   key: Float[Array, 'b n d'],
-  value: Float[Array, 'b n c'],
   counted: Bool[Array, 'b n'],
   scale: float,
-) -> Float[Array, 'b m c']:
-  """Σⱼ softmaxⱼ(query·keyⱼ / scale) valueⱼ over the counted j; value's dtype.
-
-  The softmax is float32 or wider.
-  """
+) -> Float[Array, 'b m n']:
+  """softmaxⱼ(queryᵢ·keyⱼ / scale) over the counted j; float32 or wider."""
   affinity = product('bid,bjd->bij', query, key) / scale
-  weights = softmax_where(affinity, counted[:, None], -1)
-  y = product('bij,bjc->bic', weights.astype(value.dtype), value)
-  return y.astype(value.dtype)
+  return softmax_where(affinity, counted[:, None], -1)
 
 
 def dot_attention(
@@ -113,3 +115,14 @@ def dot_attention(
   y = product('bid,bdc->bic', at_least_float32(query), gathered)
   count = jnp.maximum(counted.sum(-1), 1)[:, None, None]
   return (y / count).astype(value.dtype)
+
+
+def dot_weights(
+  query: Float[Array, 'b m d'],
+  key: Float[Array, 'b n d'],
+  counted: Bool[Array, 'b n'],
+) -> Float[Array, 'b m n']:
+  """The queryᵢ·keyⱼ / n that `dot_attention` never makes; float32 or wider."""
+  affinity = product('bid,bjd->bij', query, key)
+  count = jnp.maximum(counted.sum(-1), 1)[:, None, None]
+  return jnp.where(counted[:, None], affinity, 0) / count

@@ -17,24 +17,18 @@ from emanet_jax.array import Array
 from emanet_jax.models.attention.products import product, softmax_where
 
 
-def collect(
-  scores: Float[Array, 'b n n'],
-  value: Float[Array, 'b n c'],
-  counted: Bool[Array, 'b n'],
-) -> Float[Array, 'b n c']:
-  """The collecting sums over the counted positions; value's dtype."""
-  weights = softmax_where(scores, counted[:, None], 2).astype(value.dtype)
-  return product('bpq,bqc->bpc', weights, value).astype(value.dtype)
+def collect_weights(
+  scores: Float[Array, 'b n n'], counted: Bool[Array, 'b n']
+) -> Float[Array, 'b n n']:
+  """Weights [b, p, q] of the collecting sums over the counted positions q."""
+  return softmax_where(scores, counted[:, None], 2)
 
 
-def distribute(
-  scores: Float[Array, 'b n n'],
-  value: Float[Array, 'b n c'],
-  counted: Bool[Array, 'b n'],
-) -> Float[Array, 'b n c']:
-  """The distributing sums over the counted positions; value's dtype."""
-  weights = softmax_where(scores, counted[..., None], 1).astype(value.dtype)
-  return product('bpq,bpc->bqc', weights, value).astype(value.dtype)
+def distribute_weights(
+  scores: Float[Array, 'b n n'], counted: Bool[Array, 'b n']
+) -> Float[Array, 'b n n']:
+  """Weights [b, q, p] of the distributing sums over the counted positions p."""
+  return softmax_where(scores, counted[..., None], 1).swapaxes(1, 2)
 
 
 def pair_scores(

@@ -23,6 +23,14 @@ def product(
   )
 
 
+def weighted_sums(
+  weights: Float[Array, 'b m n'], value: Float[Array, 'b n c']
+) -> Float[Array, 'b m c']:
+  """Σⱼ weightsᵢⱼ valueⱼ for each i; value's dtype."""
+  y = product('bij,bjc->bic', weights.astype(value.dtype), value)
+  return y.astype(value.dtype)
+
+
 def flatten(x: Float[Array, 'b h w c']) -> Float[Array, 'b n c']:
   """Positions in one axis, row by row."""
   return x.reshape(x.shape[0], -1, x.shape[-1])

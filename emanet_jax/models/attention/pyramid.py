@@ -74,6 +74,23 @@ def grid_tokens(
   return jnp.concatenate(tokens, axis=1)
 
 
+def cell_weights(
+  x: Float[Array, 'b h w _'],
+  grids: tuple[int, ...],
+  extent: Int[Array, 'b 2'] | None,
+) -> Float[Array, 'b m n']:
+  """The weights of x's positions in the averages of `grid_tokens`."""
+  extent, found = full_extent(x, extent), []
+  for cells in grids:
+    rows, cols = (
+      _in_cells(extent[:, axis], cells, x.shape[1 + axis]) for axis in (0, 1)
+    )
+    both = rows[:, :, None, :, None] & cols[:, None, :, None]
+    both = both.reshape(len(x), cells**2, -1)
+    found.append(both / jnp.maximum(both.sum(-1, keepdims=True), 1))
+  return jnp.concatenate(found, axis=1)
+
+
 def full_extent(
   x: Float[Array, 'b h w c'], extent: Int[Array, 'b 2'] | None
 ) -> Int[Array, 'b 2']:

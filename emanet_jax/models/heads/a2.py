@@ -10,15 +10,16 @@ import jax
 from jaxtyping import Float, Int
 
 from emanet_jax.array import Array
-from emanet_jax.models.attention.gather import gather
+from emanet_jax.models.attention.gather import gather_weights
 from emanet_jax.models.attention.non_local import restore
 from emanet_jax.models.attention.products import (
   flatten,
   positions_inside,
-  product,
+  weighted_sums,
 )
 from emanet_jax.models.heads._shared import BlockHead, check, conv1x1
 from emanet_jax.models.norm import at_least_float32
+from emanet_jax.models.outputs import sow_attention
 
 FREE_IN_EVALUATION = ('dropout_rate',)
 
@@ -56,10 +57,11 @@ class DoubleAttention(nn.Module):
     a = flatten(conv1x1(self.inner_channels, 'features')(x))
     b = flatten(conv1x1(self.num_maps, 'gather')(x))
     v = flatten(conv1x1(self.num_maps, 'distribute')(x))
-    descriptors = gather(b, a, positions_inside(extent, x.shape))
+    gathered = gather_weights(b, positions_inside(extent, x.shape))
     shares = jax.nn.softmax(at_least_float32(v), axis=-1)
-    z = product('bik,bkm->bim', shares.astype(x.dtype), descriptors)
-    z = z.astype(x.dtype).reshape(*x.shape[:-1], -1)
+    sow_attention(self, 'attention through descriptors', shares, gathered)
+    z = weighted_sums(shares, weighted_sums(gathered, a))
+    z = z.reshape(*x.shape[:-1], -1)
     return x + restore(x.shape[-1], self.norm_momentum)(z, train=train)
 
 

@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from emanet_jax.array import Array
-from emanet_jax.models.attention.non_local import softmax_attention
-from emanet_jax.models.attention.products import flatten
-from emanet_jax.models.attention.pyramid import grid_tokens
+from emanet_jax.models.attention.non_local import softmax_weights
+from emanet_jax.models.attention.products import flatten, weighted_sums
+from emanet_jax.models.attention.pyramid import cell_weights, grid_tokens
 from emanet_jax.models.heads._shared import (
   check,
   check_grids,
@@ -25,6 +25,7 @@ from emanet_jax.models.heads._shared import (
   drop_channels,
   zero_conv1x1,
 )
+from emanet_jax.models.outputs import attention_wanted, sow_attention
 
 FREE_IN_EVALUATION = ('dropout_rate',)
 
@@ -75,8 +76,11 @@ class AsymmetricAttention(nn.Module):
       )
     )
     all_cells = jnp.ones(key.shape[:2], bool)
-    y = softmax_attention(query, key, value, all_cells, np.sqrt(width))
-    y = y.reshape(*query_map.shape[:-1], -1)
+    weights = softmax_weights(query, key, all_cells, np.sqrt(width))
+    if attention_wanted(self):
+      cells = cell_weights(key_map, self.grids, extent)
+      sow_attention(self, f'attention to cells, {self.name}', weights, cells)
+    y = weighted_sums(weights, value).reshape(*query_map.shape[:-1], -1)
     return zero_conv1x1(query_map.shape[-1], 'out')(y)
 
 

@@ -9,7 +9,11 @@ import flax.linen as nn
 from jaxtyping import Float, Int
 
 from emanet_jax.array import Array
-from emanet_jax.models.attention.criss_cross import criss_cross_attention
+from emanet_jax.models.attention.criss_cross import (
+  all_pairs,
+  criss_cross_sums,
+  criss_cross_weights,
+)
 from emanet_jax.models.attention.products import positions_inside
 from emanet_jax.models.heads._shared import (
   BlockHead,
@@ -17,6 +21,7 @@ from emanet_jax.models.heads._shared import (
   check,
   conv1x1,
 )
+from emanet_jax.models.outputs import attention_wanted, sow_attention
 
 FREE_IN_EVALUATION = ('dropout_rate',)
 
@@ -43,8 +48,10 @@ class CrissCross(nn.Module):
     key = conv1x1(self.inner_channels, 'key')(x)
     value = conv1x1(x.shape[-1], 'value')(x)
     counted = positions_inside(extent, x.shape).reshape(x.shape[:-1])
-    y = criss_cross_attention(query, key, value, counted)
-    return add_scaled(self, x, y)
+    weights = criss_cross_weights(query, key, counted)
+    if attention_wanted(self):
+      sow_attention(self, 'attention to rows and columns', all_pairs(weights))
+    return add_scaled(self, x, criss_cross_sums(weights, value))
 
 
 def create(

@@ -10,8 +10,12 @@ from jaxtyping import Float, Int
 
 from emanet_jax.array import Array
 from emanet_jax.models.attention.channel import channel_attention
-from emanet_jax.models.attention.non_local import softmax_attention
-from emanet_jax.models.attention.products import flatten, positions_inside
+from emanet_jax.models.attention.non_local import TO_ALL, softmax_weights
+from emanet_jax.models.attention.products import (
+  flatten,
+  positions_inside,
+  weighted_sums,
+)
 from emanet_jax.models.heads._shared import (
   add_scaled,
   check,
@@ -20,7 +24,7 @@ from emanet_jax.models.heads._shared import (
   conv1x1,
   conv_norm,
 )
-from emanet_jax.models.outputs import sow_output
+from emanet_jax.models.outputs import sow_attention, sow_output
 
 FREE_IN_EVALUATION = ('dropout_rate',)
 
@@ -48,8 +52,9 @@ class PositionAttention(nn.Module):
     key = flatten(conv1x1(self.inner_channels, 'key')(x))
     value = flatten(conv1x1(x.shape[-1], 'value')(x))
     counted = positions_inside(extent, x.shape)
-    y = softmax_attention(query, key, value, counted, 1.0).reshape(x.shape)
-    return add_scaled(self, x, y)
+    weights = softmax_weights(query, key, counted, 1.0)
+    sow_attention(self, TO_ALL, weights)
+    return add_scaled(self, x, weighted_sums(weights, value).reshape(x.shape))
 
 
 class ChannelAttention(nn.Module):

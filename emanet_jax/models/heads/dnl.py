@@ -12,15 +12,20 @@ from jaxtyping import Bool, Float, Int
 
 from emanet_jax.array import Array
 from emanet_jax.errors import UserError
-from emanet_jax.models.attention.gather import gather
+from emanet_jax.models.attention.gather import gather_weights
 from emanet_jax.models.attention.non_local import (
   project,
   restore,
-  softmax_attention,
+  softmax_weights,
 )
-from emanet_jax.models.attention.products import flatten, positions_inside
+from emanet_jax.models.attention.products import (
+  flatten,
+  positions_inside,
+  weighted_sums,
+)
 from emanet_jax.models.heads._shared import BlockHead, check
 from emanet_jax.models.norm import at_least_float32
+from emanet_jax.models.outputs import sow_attention
 
 FREE_IN_EVALUATION = ('dropout_rate',)
 
@@ -63,8 +68,14 @@ class DisentangledNonLocal(nn.Module):
     counted = positions_inside(extent, x.shape)
     scale = np.sqrt(self.inner_channels) if self.use_scale else 1.0
     theta, phi = (_less_mean(value, counted) for value in (theta, phi))
-    y = softmax_attention(theta, phi, g, counted, scale * self.temperature)
-    y = y + gather(flatten(project(1, 'mask')(x)), g, counted)
+    pairs = softmax_weights(theta, phi, counted, scale * self.temperature)
+    scores = flatten(project(1, 'mask')(x))
+    average = gather_weights(scores, counted)
+    sow_attention(self, 'attention between pairs', pairs)
+    sow_attention(
+      self, 'the same for all pixels', jnp.ones_like(scores), average
+    )
+    y = weighted_sums(pairs, g) + weighted_sums(average, g)
     y = y.reshape(*x.shape[:-1], -1)
     return x + restore(x.shape[-1], self.norm_momentum)(y, train=train)
 

@@ -7,11 +7,16 @@ backbones for detection.
 """
 
 import flax.linen as nn
+import jax.numpy as jnp
 from jaxtyping import Float, Int
 
 from emanet_jax.array import Array
-from emanet_jax.models.attention.gather import gather
-from emanet_jax.models.attention.products import flatten, positions_inside
+from emanet_jax.models.attention.gather import gather_weights
+from emanet_jax.models.attention.products import (
+  flatten,
+  positions_inside,
+  weighted_sums,
+)
 from emanet_jax.models.heads._shared import (
   BlockHead,
   check,
@@ -20,6 +25,7 @@ from emanet_jax.models.heads._shared import (
 )
 from emanet_jax.models.layers import layer_norm
 from emanet_jax.models.norm import at_least_float32
+from emanet_jax.models.outputs import sow_attention
 
 FREE_IN_EVALUATION = ('dropout_rate',)
 
@@ -44,7 +50,11 @@ class GlobalContext(nn.Module):
     """Adds the context to every pixel; at the start it is 0."""
     del train
     scores = flatten(conv1x1(1, 'mask')(x))
-    context = gather(scores, flatten(x), positions_inside(extent, x.shape))
+    weights = gather_weights(scores, positions_inside(extent, x.shape))
+    sow_attention(
+      self, 'the same for all pixels', jnp.ones_like(scores), weights
+    )
+    context = weighted_sums(weights, flatten(x))
     y = conv1x1(self.inner_channels, 'reduce')(context[:, None])
     y = nn.relu(layer_norm('layer_norm', at_least_float32(y), 1e-5))
     y = y.astype(x.dtype)

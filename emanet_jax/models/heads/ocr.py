@@ -11,9 +11,13 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from emanet_jax.array import Array
-from emanet_jax.models.attention.gather import gather
-from emanet_jax.models.attention.non_local import softmax_attention
-from emanet_jax.models.attention.products import flatten, positions_inside
+from emanet_jax.models.attention.gather import gather_weights
+from emanet_jax.models.attention.non_local import softmax_weights
+from emanet_jax.models.attention.products import (
+  flatten,
+  positions_inside,
+  weighted_sums,
+)
 from emanet_jax.models.heads._shared import (
   check,
   check_one_size,
@@ -21,7 +25,7 @@ from emanet_jax.models.heads._shared import (
   classify,
   conv_norm,
 )
-from emanet_jax.models.outputs import sow_output
+from emanet_jax.models.outputs import sow_attention, sow_output
 
 FREE_IN_EVALUATION = ('dropout_rate', 'region_weight')
 
@@ -79,15 +83,16 @@ class OCRHead(nn.Module):
       sow_output(self, 'regions', logits, self.region_weight)
     x = conv_norm(self.channels, momentum, 'conv_in')(features[-1], **given)
     counted = positions_inside(extent, x.shape)
-    regions = gather(flatten(logits), flatten(x), counted)[:, :, None]
-    y = self._attend(x, regions, train)
+    gathered = gather_weights(flatten(logits), counted)
+    y = self._attend(x, gathered, train)
     y = conv_norm(self.channels, momentum, 'attended', size=1)(y, train=train)
     y = jnp.concatenate([y, x], axis=-1)
     y = conv_norm(self.channels, momentum, 'conv_out', size=1)(y, train=train)
     return self._classify(y, train, 'classifier')
 
-  def _attend(self, x, regions, train):
-    """The y of pixels [b, h, w, c] that attend to regions [b, k, 1, c]."""
+  def _attend(self, x, gathered, train):
+    """The y of pixels [b, h, w, c] that attend to regions [b, k, n] of them."""
+    regions = weighted_sums(gathered, flatten(x))[:, :, None]
 
     def projected(value, *names):
       for name in names:
@@ -95,13 +100,14 @@ class OCRHead(nn.Module):
         value = conv(value, train=train)
       return flatten(value)
 
-    y = softmax_attention(
+    shares = softmax_weights(
       projected(x, 'query1', 'query2'),
       projected(regions, 'key1', 'key2'),
-      projected(regions, 'value'),
       jnp.ones(regions.shape[:2], bool),
       np.sqrt(self.inner_channels),
     )
+    sow_attention(self, 'attention through regions', shares, gathered)
+    y = weighted_sums(shares, projected(regions, 'value'))
     return y.reshape(*x.shape[:-1], -1)
 
   def _classify(self, x, train, name):

@@ -5,7 +5,6 @@ Zhao et al., "PSANet: Point-wise Spatial Attention Network for Scene Parsing"
 by choice, in mmsegmentation's form.
 """
 
-import functools
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -14,11 +13,15 @@ from jaxtyping import Bool, Float, Int
 
 from emanet_jax.array import Array
 from emanet_jax.models.attention.point_wise import (
-  collect,
-  distribute,
+  collect_weights,
+  distribute_weights,
   pair_scores,
 )
-from emanet_jax.models.attention.products import flatten, positions_inside
+from emanet_jax.models.attention.products import (
+  flatten,
+  positions_inside,
+  weighted_sums,
+)
 from emanet_jax.models.attention.pyramid import full_extent
 from emanet_jax.models.heads._shared import (
   check,
@@ -26,9 +29,13 @@ from emanet_jax.models.heads._shared import (
   conv_norm,
 )
 from emanet_jax.models.layers import keep_inside
+from emanet_jax.models.outputs import attention_wanted, sow_attention
 from emanet_jax.models.resize import interpolate, interpolation
 
 FREE_IN_EVALUATION = ('dropout_rate',)
+
+_DIRECTIONS = {'collect': collect_weights, 'distribute': distribute_weights}
+Ways = tuple[Float[Array, 'b ho h'], Float[Array, 'b wo w']]
 
 
 class Offsets(nn.Module):
@@ -52,28 +59,30 @@ class PointWise(nn.Module):
     channels: Width.
     mask_size: See `PSAHead`.
     norm_momentum: Share of running statistics kept per step.
-    attend: `collect` or `distribute`.
+    weigh: `collect_weights` or `distribute_weights`.
   """
 
   channels: int
   mask_size: int
   norm_momentum: float
-  attend: Callable
+  weigh: Callable
 
   @nn.compact
   def __call__(
     self,
     x: Float[Array, 'b h w c'],
-    shrink: Callable,
+    shrink: Ways,
     extent: Int[Array, 'b 2'],
     train: bool,
-  ) -> Float[Array, 'b ho wo channels']:
+  ) -> tuple[Float[Array, 'b ho wo channels'], Float[Array, 'b n n']]:
+    """What positions of the shrunk map receive, and with which weights."""
     width, momentum = self.channels, self.norm_momentum
-    x = shrink(conv_norm(width, momentum, 'reduce', size=1)(x, train=train))
+    x = conv_norm(width, momentum, 'reduce', size=1)(x, train=train)
+    x = interpolate(x, *shrink)
     y = conv_norm(width, momentum, 'adapt', size=1)(x, train=train)
     scores = Offsets(self.mask_size, name='offsets')(y)
-    counted = positions_inside(extent, x.shape)
-    return self.attend(scores, flatten(x), counted).reshape(x.shape)
+    weights = self.weigh(scores, positions_inside(extent, x.shape))
+    return weighted_sums(weights, flatten(x)).reshape(x.shape), weights
 
 
 class PSAHead(nn.Module):
@@ -124,44 +133,67 @@ class PSAHead(nn.Module):
     half = jnp.where(
       corners[:, None], (whole + 1) // 2, jnp.maximum(whole // 2, 1)
     )
-    shrink = functools.partial(
-      _resize, length=whole, out=half, shape=shape, corners=corners
-    )
-    branches = [
-      PointWise(self.channels, self.mask_size, momentum, attend, name=name)(
-        x, shrink, half, train
-      )
-      for name, attend in (('collect', collect), ('distribute', distribute))
+    shrink = _ways(whole, half, x.shape[1:3], shape, corners)
+    options = self.channels, self.mask_size, momentum
+    attended = [
+      PointWise(*options, weigh, name=name)(x, shrink, half, train)
+      for name, weigh in _DIRECTIONS.items()
     ]
+    branches, weights = zip(*attended, strict=True)
     y = keep_inside(jnp.concatenate(branches, axis=-1), half)
-    if self.padded:
-      y, half = jnp.pad(y, [(0, 0), (1, 1), (1, 1), (0, 0)]), half + 2
+    pad = int(self.padded)
+    y = jnp.pad(y, [(0, 0), (pad, pad), (pad, pad), (0, 0)])
     y = conv_norm(x.shape[-1], momentum, 'project', size=1)(y, train=train)
-    y = _resize(y, half, whole, x.shape[1:3], corners)
-    y = jnp.concatenate([x, y], axis=-1)
+    back = _ways(half + 2 * pad, whole, y.shape[1:3], x.shape[1:3], corners)
+    self._sow(weights, back, half)
+    y = jnp.concatenate([x, interpolate(y, *back)], axis=-1)
     conv = conv_norm(self.channels, momentum, 'conv_cat')
     y = conv(y, train=train, extent=extent)
     return classify(y, self.num_classes, self.dropout_rate, train)
 
+  def _sow(self, weights, back, half):
+    """Both directions' weights, between positions of the head's features.
 
-def _resize(
-  x: Float[Array, 'b h w c'],
+    On the way back, a position of the shrunk map is enlarged to several, which
+    stand for it among those that give, too.
+    """
+    if not attention_wanted(self):
+      return
+    pad = int(self.padded)
+    rows, cols = (way[..., pad : way.shape[-1] - pad] for way in back)
+    batch, height, shrunk_height = rows.shape
+    up = jnp.einsum('byi,bxj->byxij', rows, cols)
+    up = up.reshape(batch, height * cols.shape[1], -1)
+    counted = positions_inside(half, (batch, shrunk_height, cols.shape[-1]))
+    up = jnp.where(counted[:, None], up, 0)
+    total = up.sum(1, keepdims=True)
+    down = (up / jnp.where(total > 0, total, 1)).swapaxes(1, 2)
+    names = 'what it collects', 'what is distributed to it'
+    for name, one in zip(names, weights, strict=True):
+      sow_attention(self, name, up, one, down)
+
+
+def _ways(
   length: Int[Array, 'b 2'],
   out: Int[Array, 'b 2'],
   shape: tuple[int, int],
+  out_shape: tuple[int, int],
   corners: Bool[Array, ' b'],
-) -> Float[Array, 'b {shape[0]} {shape[1]} c']:
-  """Resizes images of their own lengths, each with align_corners or without."""
+) -> Ways:
+  """How images of their own lengths are resized, see `interpolate`.
+
+  Each with align_corners or without; shapes are those of the batch.
+  """
 
   def ways(axis):
-    sizes = shape[axis], x.shape[1 + axis]
+    sizes = out_shape[axis], shape[axis]
     with_corners, without = (
       interpolation(length[:, axis], out[:, axis], sizes, align_corners)
       for align_corners in (True, False)
     )
     return jnp.where(corners[:, None, None], with_corners, without)
 
-  return interpolate(x, ways(0), ways(1))
+  return ways(0), ways(1)
 
 
 def create(

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 from emanet_jax.models import layers
+from emanet_jax.models.outputs import ATTENTION
 from emanet_jax.parts import HEADS
+from emanet_jax.prediction.attention_maps import WITH_ATTENTION
+from tests.models.heads.attention import products
 
 VARIANTS = [
   *((name, {}) for name in HEADS.names()),
@@ -65,16 +68,18 @@ def test_an_image_in_a_larger_batch_gets_what_it_gets_alone(name, options):
   @jax.jit
   def apply(x, **given):
     with nn.intercept_methods(layers.like_flax):
-      return head.apply(variables, x, train=False, **given)
+      return head.apply(variables, x, train=False, mutable=[ATTENTION], **given)
 
   stage = getattr(head, 'output_stage', None)
-  both = (
+  both, sown = (
     apply(x, extent=jnp.array(last))
     if stage is None
     else apply(x, extents=tuple(map(jnp.array, extents)))
   )
+  assert bool(sown) == (name in WITH_ATTENTION and name != 'ema')
+  weights = products(sown)
   for i in range(2):
-    alone = apply(
+    alone, sown = apply(
       tuple(
         f[i : i + 1, : sizes[i][0], : sizes[i][1]]
         for f, sizes in zip(x, extents, strict=True)
@@ -84,3 +89,25 @@ def test_an_image_in_a_larger_batch_gets_what_it_gets_alone(name, options):
     np.testing.assert_allclose(
       both[i : i + 1, :rows, :cols], alone, rtol=1e-6, atol=1e-5
     )
+    inside = np.zeros(last[0], bool)
+    inside[:rows, :cols] = True
+    for key, w_alone in products(sown).items():
+      w = weights[key][i][inside.ravel()]
+      assert not w[:, ~inside.ravel()].any()
+      np.testing.assert_allclose(
+        w[:, inside.ravel()], w_alone[0], rtol=1e-5, atol=1e-5
+      )
+      check_sums(w, (rows, cols), options)
+
+
+def check_sums(w, size, options):
+  """Rows of a position's weights are an average's, but where they say so."""
+  sums = w.sum(-1)
+  if options.get('pairwise') == 'dot':
+    assert w.min() < 0 < w.max()
+    return
+  assert w.min() >= 0
+  if options.get('padded'):  # by zeros, which borders are interpolated with
+    assert sums.max() <= 1 + 1e-5
+    sums = sums.reshape(size)[2:-2, 2:-2]
+  np.testing.assert_allclose(sums, 1, rtol=1e-5)
