@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ from emanet_jax.data.datasets import get_dataset
 from emanet_jax.data.input import pipeline
 from emanet_jax.errors import UserError
 from emanet_jax.evaluation import evaluate
+from emanet_jax.inference.batching import LackOfMemoryError
 from emanet_jax.parts import HEADS
 from emanet_jax.tools.ablation import costs, figures, grids, runs, tables
 from emanet_jax.tools.ablation.ablation import ablate
@@ -288,6 +290,31 @@ def test_a_run_that_diverges_leaves_a_reason(grid, training, tmp_path):
     '| none | 12.50 | ✗ loss is nan | **37.50** |'
     in (tmp_path / 'bases.md').read_text()
   )
+
+
+def test_a_cell_that_lacks_memory_leaves_the_others(
+  training, tmp_path, monkeypatch
+):
+  def evaluation(config, changes, workdir):
+    if changes.get('model.head.eval_stages') == 5:
+      raise LackOfMemoryError('too large')
+    return 0.25
+
+  monkeypatch.setattr(runs, '_evaluate', evaluation)
+  config = tiny.tiny_config()
+  run = grids.stages(config, [0]).runs[0]
+  found = runs.complete(config, run, tmp_path / 'run')
+  assert len(found) == 8
+  assert list(found.values()).count('too large') == 1
+  assert sum(isinstance(score, float) for score in found.values()) == 7
+
+
+def test_a_report_of_weights_before_is_not_read(grid, training, tmp_path):
+  config, run = tiny.tiny_config(), grid.runs[0]
+  runs.complete(config, run, tmp_path / 'run')
+  assert list(runs.read(config, run, tmp_path / 'run').values()) == [0.125]
+  os.utime(tmp_path / 'run' / 'eval' / 'scores.json', (0, 0))
+  assert runs.read(config, run, tmp_path / 'run') == {}
 
 
 def test_a_head_that_cannot_be_leaves_a_reason(training, tmp_path, monkeypatch):
