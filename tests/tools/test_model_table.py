@@ -1,15 +1,15 @@
 """What networks cost by the paper's rules is what the paper prints."""
 
 import csv
+import os
+import subprocess
+import sys
 
 import jax
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 
 from emanet_jax.config import default_config
 from emanet_jax.models.segmenter import create_model
-from emanet_jax.tools.model_table import __main__ as model_table
 from emanet_jax.tools.model_table import counting, paper
 from tests import tiny
 
@@ -73,33 +73,42 @@ def test_shares_count_in_part():
   assert counting.total(counts, 'head/b') == 0
 
 
-@flagsaver.flagsaver
-def test_tables_are_printed_and_written(tmp_path, capsys):
-  flags.FLAGS.unparse_flags()
-  argv = ['table', '--heads=fcn', '--depth=50', '--size=65']
-  model_table.main(flags.FLAGS([*argv, f'--out={tmp_path}']))
-  printed = capsys.readouterr().out
-  assert printed.rstrip() == (tmp_path / 'model_table.md').read_text().rstrip()
+def start(*arguments):
+  """A process of its own: its flags are called as those of other tools."""
+  return subprocess.run(
+    [sys.executable, '-m', 'emanet_jax.tools.model_table', *arguments],
+    cwd=tiny.REPOSITORY,
+    env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
+    capture_output=True,
+    text=True,
+    timeout=240,
+  )
+
+
+def test_tables_are_printed_and_written(tmp_path):
+  done = start('--heads=fcn', '--depth=50', '--size=65', f'--out={tmp_path}')
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.rstrip() == (tmp_path / 'model_table.md').read_text()[:-1]
   with open(tmp_path / 'model_table.csv') as file:
     backbone, fcn = csv.DictReader(file)
   assert backbone['network'] == 'backbone alone'
-  model = model_table._model({'name': 'fcn'})
+  config = default_config().model
+  config.head.name, config.backbone.depth = 'fcn', 50
+  model = create_model(config, 21)
   image = jax.ShapeDtypeStruct((1, 65, 65, 3), 'float32')
   variables = jax.eval_shape(model.init, jax.random.key(0), image)
-  count = {
-    part: sum(x.size for x in jax.tree.leaves(variables['params'][part]))
-    for part in ('backbone', 'head')
-  }
-  assert float(backbone['parameters, M']) == round(count['backbone'] / 1e6, 2)
-  assert float(fcn['parameters, M']) == round(count['head'] / 1e6, 2)
-  assert '| fcn | 0.04 |' in printed
+  for row, part in ((backbone, 'backbone'), (fcn, 'head')):
+    count = sum(x.size for x in jax.tree.leaves(variables['params'][part]))
+    assert float(row['parameters, M']) == round(count / 1e6, 2)
+  assert '| fcn | 0.04 |' in done.stdout
   # The paper's table is of another network.
-  assert 'PSANet' not in printed
+  assert 'PSANet' not in done.stdout
 
 
-@flagsaver.flagsaver
 def test_an_unknown_head_is_refused_first(tmp_path):
-  flags.FLAGS.unparse_flags()
-  with pytest.raises(SystemExit, match='fcm'):
-    model_table.main(flags.FLAGS(['t', '--heads=fcm', f'--out={tmp_path}']))
+  done = start('--heads=fcm', f'--out={tmp_path}')
+  assert done.returncode == 1
+  assert done.stderr.startswith('error: ')
+  assert 'fcm' in done.stderr
+  assert len(done.stderr.splitlines()) == 1
   assert not list(tmp_path.iterdir())
