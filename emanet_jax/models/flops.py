@@ -4,7 +4,9 @@ import collections
 import math
 import re
 from collections.abc import Callable
+from typing import Any
 
+import flax.linen as nn
 import jax
 from jax.extend import core
 
@@ -20,6 +22,17 @@ def count(function: Callable, *args) -> int:
     *args: Its arguments, or their shapes.
   """
   return sum(by_module(function, *args).values())
+
+
+def of_evaluation(model: nn.Module, variables: dict, image: Any) -> int:
+  """The same of a network's evaluation, whatever its convolutions are made of.
+
+  Args:
+    model: A `Segmenter`.
+    variables: Its variables, or their shapes.
+    image: [b, h, w, 3], or its shape.
+  """
+  return count(model.clone(convolution='flax').apply, variables, image)
 
 
 def by_module(function: Callable, *args) -> dict[str, int]:

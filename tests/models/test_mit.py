@@ -56,6 +56,27 @@ def test_an_image_in_a_larger_batch_gets_what_it_gets_alone(variables):
       )
 
 
+def test_an_image_of_fewer_pixels_than_a_key_gets_what_it_gets_alone(variables):
+  """The first stage has a key for 32 pixels each way: here there is none."""
+  model = mit.create(0.9, **TINY)
+
+  @jax.jit
+  def apply(x, extent=None):
+    with nn.intercept_methods(layers.like_flax):
+      return model.apply(variables, x, train=False, extent=extent)
+
+  x = jax.random.normal(jax.random.key(0), (1, 65, 65, 3))
+  extent = jnp.array([[20, 20]])
+  together, alone = apply(x, extent), apply(x[:, :20, :20])
+  for got, expected, own in zip(
+    together, alone, model.out_extents(extent), strict=True
+  ):
+    rows, cols = own[0].tolist()
+    np.testing.assert_allclose(
+      got[:, :rows, :cols], expected, rtol=0, atol=1e-5
+    )
+
+
 @jax.jit
 def layer_once(x):
   """A layer's results, in training and in evaluation."""

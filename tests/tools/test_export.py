@@ -41,6 +41,7 @@ def changes(request):
   return {
     'model__align_corners': request.param,
     'model__convolution': 'fast',
+    'model__head__num_stages': 3 if request.param else 2,
   }
 
 

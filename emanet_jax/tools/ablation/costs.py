@@ -38,14 +38,12 @@ def count(config: ml_collections.ConfigDict, num_classes: int) -> Cost:
   Raises:
     UserError: No such network can be, or not on crops of this size.
   """
-  model = config.model.copy_and_resolve_references()
-  model.convolution = 'flax'  # the same count, whatever is made of it
-  network = create_model(model, num_classes)
+  network = create_model(config.model, num_classes)
   image = jnp.zeros((1, *[config.data.crop_size] * 2, 3))
   variables = dict(jax.eval_shape(network.init, jax.random.key(0), image))
   variables.pop('intermediates', None)
   parameters = jax.tree.leaves(variables['params'])
   return Cost(
     sum(math.prod(leaf.shape) for leaf in parameters),
-    flops.count(network.apply, variables, image) // 2,
+    flops.of_evaluation(network, variables, image) // 2,
   )

@@ -43,7 +43,7 @@ def forward(
   run, about = _compile(
     jax.jit(lambda variables, x: model.apply(variables, x)), variables, image
   )
-  about['flops'] = _flops(model, variables, image)
+  about['flops'] = flops.of_evaluation(model, variables, image)
   return _subject(lambda: run(variables, image), about)
 
 
@@ -82,7 +82,7 @@ def train(
   )
   run, about = _compile(jax.jit(step, donate_argnums=0), state, data, rng)
   # Gradients of input and filter cost what the forward pass does.
-  about['flops'] = 3 * _flops(model, state.variables, image)
+  about['flops'] = 3 * flops.of_evaluation(model, state.variables, image)
 
   def once():
     nonlocal state
@@ -176,11 +176,6 @@ def planned_bytes(compiled: jax.stages.Compiled) -> int:
     - memory.alias_size_in_bytes
     + memory.temp_size_in_bytes
   )
-
-
-def _flops(model: Segmenter, variables: dict, image: jax.Array) -> int:
-  """Of the evaluation, whatever ways our own convolutions take to it."""
-  return flops.count(model.clone(convolution='flax').apply, variables, image)
 
 
 def _normal(shape: tuple[int, ...]) -> jax.Array:
