@@ -176,6 +176,10 @@ def test_what_a_page_points_to_is_there(name):
   assert not [span for span in spans(page) if not there(span)]
 
 
+# Folders of whoever runs README's commands in the checkout.
+USERS = {'data', 'pretrained', 'runs'}
+
+
 def there(span: str) -> bool:
   """Whether a span is no path of the repository, or one that exists.
 
@@ -189,7 +193,7 @@ def there(span: str) -> bool:
   roots = [REPOSITORY, PACKAGE]
   first = span.partition('/')[0]
   tops = {path.name for root in roots for path in root.iterdir()}
-  is_path = '/' in span and first in tops - {'data'}
+  is_path = '/' in span and first in tops - USERS
   if is_path or re.search(r'\.(py|md|cff|toml)$', span):
     foreign = {'labelme2voc.py'}
     return span in foreign or any((root / span).exists() for root in roots)
