@@ -89,6 +89,7 @@ class Listed(pipeline.Dataset):
 
 def random_variables(model) -> dict:
   """Variables, bases and statistics included, that nothing has to compile."""
+  model = model.clone(convolution='flax')  # the same ones, traced sooner
   init = functools.partial(model.init, train=False)
   shapes = jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 33, 33, 3)))
   rng = np.random.default_rng(3)

@@ -77,14 +77,20 @@ NETWORKS = {
 def state_dict(name, seed):
   """mmsegmentation's tensors of a network on ResNet-50."""
   shapes = recipe.rival_shapes(name)
+  tensors = {k: recipe.weight(k, tuple(s), seed) for k, s in shapes.items()}
   if not any(k.startswith('backbone.') for k in shapes):
-    backbone = imagenet_shapes(stem=(32, 32, 64), stem_names=V1C)
-    shapes |= {
-      f'backbone.{k}': s
-      for k, s in backbone.items()
-      if not k.startswith('fc.') and not k.endswith('num_batches_tracked')
-    }
-  return {k: recipe.weight(k, tuple(s), seed) for k, s in shapes.items()}
+    tensors |= _resnet(seed)
+  return tensors
+
+
+@functools.cache
+def _resnet(seed):
+  shapes = imagenet_shapes(stem=(32, 32, 64), stem_names=V1C)
+  return {
+    f'backbone.{k}': recipe.weight(f'backbone.{k}', tuple(s), seed)
+    for k, s in shapes.items()
+    if not k.startswith('fc.') and not k.endswith('num_batches_tracked')
+  }
 
 
 def nhwc(x):
