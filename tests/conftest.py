@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests.bucket import environment, serving
+from tests.forked import commands  # noqa: F401, a fixture
 from tests.xla_flags import QUICKLY
 
 jax.config.update('jax_num_cpu_devices', 4)

@@ -126,42 +126,27 @@ WRONG = {
 }
 
 
-@pytest.fixture(scope='module')
-def outcomes(tmp_path_factory):
-  """Name to exit code, output, seconds and workdir; two at a time."""
-  found, running = {}, {}
-  data_dir = tiny.shared(tmp_path_factory, 'data')
-  for name, (changed, _) in [*WRONG.items(), ('', ([], []))]:
-    if len(running) == 2 or not name:
-      for other, (process, begin, workdir) in running.items():
-        code, output = tiny.finish(process, timeout=120)
-        seconds = time.monotonic() - begin
-        found[other] = code, output, seconds, workdir
-      running = {}
-    if not name:
-      break
-    workdir = tmp_path_factory.mktemp('main') / 'run'
-    if changed[0] is None:
-      given = list(changed[1:])
-      if name == 'no photos':
-        given += [f'--workdir={workdir}', f'--config.data.data_dir={workdir}']
-    else:
-      given = tiny.flags(workdir, data__data_dir=data_dir) + changed
-    process = tiny.start_main(given)
-    running[name] = process, time.monotonic(), workdir
-  return found
-
-
 @pytest.mark.parametrize('name', WRONG)
-def test_a_mistake_is_explained(outcomes, name):
-  code, output, seconds, workdir = outcomes[name]
-  assert code != 0
-  for part in WRONG[name][1]:
+def test_a_mistake_is_explained(name, commands, tmp_path, tmp_path_factory):
+  changed, parts = WRONG[name]
+  workdir = tmp_path / 'run'
+  if changed[0] is None:
+    given = list(changed[1:])
+    if name == 'no photos':
+      given += [f'--workdir={workdir}', f'--config.data.data_dir={workdir}']
+  else:
+    data_dir = tiny.shared(tmp_path_factory, 'data')
+    given = tiny.flags(workdir, data__data_dir=data_dir) + changed
+  begin = time.monotonic()
+  ended = commands.run('emanet_jax.main', *given)
+  assert time.monotonic() - begin < 60
+  assert ended.returncode != 0
+  output = ended.stdout + ended.stderr
+  for part in parts:
     assert part in output
   assert 'Traceback' not in output
   assert 'compiled' not in output
-  assert seconds < 60
   assert not (workdir / 'checkpoints').exists()
-  if WRONG[name][1][0].startswith('error: '):
-    assert code == 1
+  if parts[0].startswith('error: '):
+    assert ended.returncode == 1
     assert len(output[output.index('error: ') :].strip().splitlines()) == 1

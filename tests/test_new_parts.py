@@ -15,6 +15,7 @@ import pytest
 
 from emanet_jax.training.metric_writer import read_metrics
 from tests import tiny
+from tests.xla_flags import QUICKLY
 
 FILES = {
   'models/heads/plain.py': '''
@@ -146,7 +147,12 @@ def run(extended, workdir, *flags):
       *(f'--workdir={workdir}', *flags),
     ],
     cwd=extended,
-    env={**os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(extended)},
+    env={
+      **os.environ,
+      'JAX_PLATFORMS': 'cpu',
+      'PYTHONPATH': str(extended),
+      'XLA_FLAGS': QUICKLY,
+    },
     capture_output=True,
     text=True,
     timeout=300,

@@ -4,8 +4,6 @@ import csv
 import io
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -354,17 +352,9 @@ def test_two_trainings_are_evaluated_twice_each(
   assert ablate(config, grid, str(tmp_path)) == found
 
 
-def test_the_program_ends_in_one_line_for_a_mistake(tmp_path):
-  finished = subprocess.run(
-    [
-      *(sys.executable, '-m', 'emanet_jax.tools.ablation', 'stages'),
-      *('--config=configs/shapes.py', f'--workdir={tmp_path}', '--heads=psp'),
-    ],
-    cwd=tiny.REPOSITORY,
-    capture_output=True,
-    text=True,
-    timeout=120,
-  )
+def test_the_program_ends_in_one_line_for_a_mistake(commands, tmp_path):
+  flags = ('--config=configs/shapes.py', f'--workdir={tmp_path}', '--heads=psp')
+  finished = commands.run('emanet_jax.tools.ablation', 'stages', *flags)
   assert finished.returncode == 1
   last = finished.stderr.splitlines()[-1]
   assert last == 'error: --heads is for the grid of heads, not for stages'

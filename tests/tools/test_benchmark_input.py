@@ -1,11 +1,9 @@
 """The benchmark of the input: fair opponents, figures that add up."""
 
+import functools
 import importlib.util
 import json
-import os
 import pathlib
-import subprocess
-import sys
 import time
 
 import cv2
@@ -147,7 +145,7 @@ def test_every_image_that_is_begun_is_finished_and_counted(
   assert len(decoded) == finished
 
 
-def test_the_table_shows_the_medians(result):
+def test_the_table_shows_the_medians(result, benchmark):
   text = training_input.table(result)
   for name, rates in result['rates'].items():
     (line,) = [x for x in text.splitlines() if x.startswith(f'{name}  ')]
@@ -158,18 +156,14 @@ def test_the_table_shows_the_medians(result):
   assert f'ours / decoding alone: {ratio:.2f} (' in text
 
 
-def benchmark(*arguments):
-  return subprocess.run(
-    [sys.executable, '-m', 'emanet_jax.tools.benchmark', *arguments],
-    cwd=tiny.REPOSITORY,
-    env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
-    capture_output=True,
-    text=True,
-    timeout=240,
-  )
+@pytest.fixture
+def benchmark(commands):
+  return functools.partial(commands.run, 'emanet_jax.tools.benchmark')
 
 
-def test_the_program_measures_a_prepared_set(tmp_path, tmp_path_factory):
+def test_the_program_measures_a_prepared_set(
+  tmp_path, tmp_path_factory, benchmark
+):
   out = tmp_path / 'figures.json'
   finished = benchmark(
     *('input', '--seconds=1', '--crop=65', '--batch=4', '--threads=2'),
@@ -194,14 +188,14 @@ def test_the_program_measures_a_prepared_set(tmp_path, tmp_path_factory):
     (['--split=nothing'], "no split 'nothing'"),
   ],
 )
-def test_flags_that_mean_nothing_are_refused(flags, message):
+def test_flags_that_mean_nothing_are_refused(flags, message, benchmark):
   finished = benchmark('input', '--photos=1', *flags)
   assert finished.returncode == 1
   assert message in finished.stderr
   assert 'Traceback' not in finished.stderr
 
 
-def test_an_unknown_subject_is_explained():
+def test_an_unknown_subject_is_explained(benchmark):
   finished = benchmark('everything')
   assert finished.returncode == 1
   known = 'model, train, em, compile, evaluate, scaling, input'

@@ -1,9 +1,7 @@
 """What networks cost by the paper's rules is what the paper prints."""
 
 import csv
-import os
-import subprocess
-import sys
+import functools
 
 import jax
 import pytest
@@ -11,7 +9,6 @@ import pytest
 from emanet_jax.config import default_config
 from emanet_jax.models.segmenter import create_model
 from emanet_jax.tools.model_table import counting, paper
-from tests import tiny
 
 # What is counted, to one digit more than what is printed.
 FOUND = {
@@ -65,7 +62,7 @@ def test_layers_are_counted_as_torchstat_does():
   assert counting.total(cost.parameters, part) == kernels + 2 * maps
 
 
-def test_shares_count_in_part():
+def test_shares_count_in_part(start):
   counts = {'head': 1, 'head/a': 10, 'head/a/b': 100, 'head/ab': 1000}
   assert counting.total(counts, 'head') == 1111
   assert counting.total(counts, 'head/a') == 110
@@ -73,19 +70,12 @@ def test_shares_count_in_part():
   assert counting.total(counts, 'head/b') == 0
 
 
-def start(*arguments):
-  """A process of its own: its flags are called as those of other tools."""
-  return subprocess.run(
-    [sys.executable, '-m', 'emanet_jax.tools.model_table', *arguments],
-    cwd=tiny.REPOSITORY,
-    env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
-    capture_output=True,
-    text=True,
-    timeout=240,
-  )
+@pytest.fixture
+def start(commands):
+  return functools.partial(commands.run, 'emanet_jax.tools.model_table')
 
 
-def test_tables_are_printed_and_written(tmp_path):
+def test_tables_are_printed_and_written(tmp_path, start):
   done = start('--heads=fcn', '--depth=50', '--size=65', f'--out={tmp_path}')
   assert done.returncode == 0, done.stderr
   assert done.stdout.rstrip() == (tmp_path / 'model_table.md').read_text()[:-1]
@@ -105,7 +95,7 @@ def test_tables_are_printed_and_written(tmp_path):
   assert 'PSANet' not in done.stdout
 
 
-def test_an_unknown_head_is_refused_first(tmp_path):
+def test_an_unknown_head_is_refused_first(tmp_path, start):
   done = start('--heads=fcm', f'--out={tmp_path}')
   assert done.returncode == 1
   assert done.stderr.startswith('error: ')

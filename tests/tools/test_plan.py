@@ -4,8 +4,6 @@ import importlib.util
 import math
 import pathlib
 import re
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -294,15 +292,9 @@ def test_accelerators_that_are_not_here_are_planned_for(
   assert re.search(r'predicted +[1-9]\d* images/s', finished.stdout)
 
 
-def test_the_program_ends_in_one_line_for_a_mistake():
-  command = [sys.executable, '-m', 'emanet_jax.tools.plan']
-  finished = subprocess.run(
-    [*command, '--config=configs/shapes.py', '--target=h200:8'],
-    cwd=tiny.REPOSITORY,
-    capture_output=True,
-    text=True,
-    timeout=120,
-  )
+def test_the_program_ends_in_one_line_for_a_mistake(commands):
+  flags = ('--config=configs/shapes.py', '--target=h200:8')
+  finished = commands.run('emanet_jax.tools.plan', *flags)
   assert finished.returncode == 1
   last = finished.stderr.splitlines()[-1]
   assert last.startswith('error: --target=h200:8 is not known; give one as')

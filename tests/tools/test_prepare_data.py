@@ -4,8 +4,6 @@ import inspect
 import io
 import os
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -24,17 +22,13 @@ from tests.data.layouts import prepare, write_label, write_photo
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
 
 
-def run(*arguments):
-  result = subprocess.run(
-    [sys.executable, '-m', 'emanet_jax.tools.prepare_data', *arguments],
-    cwd=REPOSITORY,
-    env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
-    capture_output=True,
-    text=True,
-    timeout=120,
-    check=False,
-  )
-  return result.returncode, result.stdout + result.stderr
+@pytest.fixture
+def run(commands):
+  def run(*arguments):
+    result = commands.run('emanet_jax.tools.prepare_data', *arguments)
+    return result.returncode, result.stdout + result.stderr
+
+  return run
 
 
 @pytest.fixture
@@ -48,7 +42,7 @@ def raw(tmp_path):
   return root
 
 
-def test_prepare_then_check_then_preview(raw, tmp_path):
+def test_prepare_then_check_then_preview(raw, tmp_path, run):
   data_dir = f'--data_dir={tmp_path / "out"}'
   code, output = run('camvid', f'--manual_dir={raw}', data_dir)
   assert code == 1
@@ -77,7 +71,7 @@ def test_prepare_then_check_then_preview(raw, tmp_path):
     assert Image.open(page).width > 1000
 
 
-def test_what_is_wrong_with_the_command(tmp_path):
+def test_what_is_wrong_with_the_command(tmp_path, run):
   data_dir = f'--data_dir={tmp_path}'
   for arguments, part in (
     (('nothing', data_dir), 'must be one of ade20k, camvid'),
@@ -96,7 +90,7 @@ def test_what_is_wrong_with_the_command(tmp_path):
   assert 'give one data set' in output
 
 
-def test_skip_bad_lists_what_was_left_out(raw, tmp_path):
+def test_skip_bad_lists_what_was_left_out(raw, tmp_path, run):
   for name in ('train/train1', 'val/val1'):
     (raw / f'{name}.jpg').write_bytes(b'')
   out = ('camvid', f'--manual_dir={raw}', f'--data_dir={tmp_path / "out"}')
