@@ -9,6 +9,7 @@ import pytest
 from emanet_jax.config import default_config
 from emanet_jax.models.segmenter import create_model
 from emanet_jax.tools.model_table import counting, paper
+from tests import tiny
 
 # What is counted, to one digit more than what is printed.
 FOUND = {
