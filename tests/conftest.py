@@ -59,6 +59,7 @@ def _own_cache(tmp_path_factory, worker_id):
   os.environ['JAX_COMPILATION_CACHE_DIR'] = str(base / 'programs')
   jax.config.update('jax_compilation_cache_dir', str(base / 'quick_programs'))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)
+  os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.1'
 
 
 @pytest.fixture(scope='session')
