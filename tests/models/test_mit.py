@@ -12,9 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from emanet_jax.config import default_config
 from emanet_jax.errors import UserError
 from emanet_jax.models import layers
 from emanet_jax.models.backbones import mit
+from emanet_jax.models.segmenter import create_model
 
 TINY = {'widths': (2, 4, 10, 16), 'stage_sizes': (1, 2, 1, 1)}
 
@@ -114,6 +116,31 @@ def test_features_keep_the_dtype_of_the_image(variables):
   x = jax.ShapeDtypeStruct((1, 33, 33, 3), jnp.bfloat16)
   features = jax.eval_shape(apply, variables, x)
   assert {feature.dtype for feature in features} == {jnp.dtype('bfloat16')}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ('variant', 'channels', 'millions'),
+  [
+    ('b0', 256, 3.8),
+    ('b1', 256, 13.7),
+    ('b2', 768, 27.5),
+    ('b3', 768, 47.3),
+    ('b4', 768, 64.1),
+    ('b5', 768, 84.7),
+  ],
+)
+def test_parameters_are_as_many_as_the_papers(variant, channels, millions):
+  """SegFormer's table 1; its own heads are wider from B2 on."""
+  config = default_config().model
+  config.backbone.name, config.head.name = 'mit', 'segformer'
+  config.backbone.variant, config.head.channels = variant, channels
+  model = create_model(config, 150).clone(convolution='flax')
+  tree = jax.eval_shape(
+    model.init, jax.random.key(0), jnp.zeros((1, 33, 33, 3))
+  )
+  count = sum(leaf.size for leaf in jax.tree.leaves(tree['params']))
+  assert round(count / 1e6, 1) == millions
 
 
 @pytest.mark.parametrize(
