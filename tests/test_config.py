@@ -64,6 +64,7 @@ def test_a_run_book_builds(book):
   config = load(book)
   spec = datasets.get_dataset(config.data.name).SPEC
   model = create_model(config.model, spec.num_classes or 2)
+  model = model.clone(convolution='flax')  # the same variables, traced sooner
   tx, schedule = create_optimizer(
     config.optimizer, config.train.steps, model.frozen_params()
   )
