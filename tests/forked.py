@@ -31,7 +31,12 @@ class Commands:
     self._server = subprocess.Popen(
       [sys.executable, '-m', 'tests.forked'],
       cwd=tiny.REPOSITORY,
-      env={**os.environ, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': QUICKLY},
+      env={
+        **os.environ,
+        'JAX_PLATFORMS': 'cpu',
+        'JAX_TRACEBACK_IN_LOCATIONS_LIMIT': '0',
+        'XLA_FLAGS': QUICKLY,
+      },
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       text=True,

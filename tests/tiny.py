@@ -138,6 +138,7 @@ def start_main(arguments, *, cache=None, record=False, **environment):
     'PYTHONPATH': str(REPOSITORY),
     # Compiling is most of the time of such a short run: this halves it.
     'XLA_FLAGS': QUICKLY,
+    'JAX_TRACEBACK_IN_LOCATIONS_LIMIT': '0',
   }
   if cache:
     own['JAX_COMPILATION_CACHE_DIR'] = str(cache)
