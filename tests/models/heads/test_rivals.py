@@ -23,6 +23,14 @@ from tests.models.heads.rivals import MMSEG, NETWORKS, network, nhwc
 from tests.models.pytorch.torch_names import V1C, imagenet_shapes, weights
 
 
+@pytest.fixture(scope='module', autouse=True)
+def _forget_networks():
+  """They are two gigabytes."""
+  yield
+  features.cache_clear()
+  network.cache_clear()
+
+
 @functools.cache
 def features(source, output_stride, seed, height, width):
   """The backbone's, which networks on ResNets have in common by stride."""
