@@ -14,6 +14,7 @@ import gc
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,7 +22,9 @@ import tempfile
 import pytest
 
 from tests import tiny
-from tests.xla_flags import QUICKLY
+from tests.xla_flags import QUICK_PROGRAM
+
+_LIMIT = 240  # seconds, after which a command is killed
 
 
 class Commands:
@@ -31,12 +34,7 @@ class Commands:
     self._server = subprocess.Popen(
       [sys.executable, '-m', 'tests.forked'],
       cwd=tiny.REPOSITORY,
-      env={
-        **os.environ,
-        'JAX_PLATFORMS': 'cpu',
-        'JAX_TRACEBACK_IN_LOCATIONS_LIMIT': '0',
-        'XLA_FLAGS': QUICKLY,
-      },
+      env={**os.environ, **QUICK_PROGRAM},
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       text=True,
@@ -63,6 +61,7 @@ def _run(module, *arguments):
   with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
     child = os.fork()
     if not child:
+      signal.alarm(_LIMIT)
       os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
       os.dup2(out.fileno(), 1)
       os.dup2(err.fileno(), 2)

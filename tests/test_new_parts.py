@@ -15,7 +15,7 @@ import pytest
 
 from emanet_jax.training.metric_writer import read_metrics
 from tests import tiny
-from tests.xla_flags import QUICKLY
+from tests.xla_flags import QUICK_PROGRAM
 
 FILES = {
   'models/heads/plain.py': '''
@@ -147,12 +147,7 @@ def run(extended, workdir, *flags):
       *(f'--workdir={workdir}', *flags),
     ],
     cwd=extended,
-    env={
-      **os.environ,
-      'JAX_PLATFORMS': 'cpu',
-      'PYTHONPATH': str(extended),
-      'XLA_FLAGS': QUICKLY,
-    },
+    env={**os.environ, **QUICK_PROGRAM, 'PYTHONPATH': str(extended)},
     capture_output=True,
     text=True,
     timeout=300,

@@ -26,7 +26,7 @@ from PIL import Image
 from configs import shapes
 from emanet_jax.data.input import pipeline
 from emanet_jax.state import checkpoint
-from tests.xla_flags import QUICKLY
+from tests.xla_flags import QUICK_PROGRAM
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 
@@ -134,11 +134,9 @@ def start_main(arguments, *, cache=None, record=False, **environment):
   """
   program = [str(REPOSITORY / 'tests' / 'tiny.py')] if record else []
   own = {
-    'JAX_PLATFORMS': 'cpu',
     'PYTHONPATH': str(REPOSITORY),
     # Compiling is most of the time of such a short run: this halves it.
-    'XLA_FLAGS': QUICKLY,
-    'JAX_TRACEBACK_IN_LOCATIONS_LIMIT': '0',
+    **QUICK_PROGRAM,
   }
   if cache:
     own['JAX_COMPILATION_CACHE_DIR'] = str(cache)

@@ -13,3 +13,11 @@ QUICKLY = (
 # time. Newer ones know no old way, and end the process at a flag that is gone.
 if importlib.metadata.version('jaxlib').startswith('0.10.'):
   QUICKLY += ' --xla_cpu_use_fusion_emitters=false'
+
+# Variables of such a program that is started on its own; operations do not tell
+# which lines they come from.
+QUICK_PROGRAM = {
+  'JAX_PLATFORMS': 'cpu',
+  'JAX_TRACEBACK_IN_LOCATIONS_LIMIT': '0',
+  'XLA_FLAGS': QUICKLY,
+}

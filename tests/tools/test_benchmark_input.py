@@ -145,7 +145,7 @@ def test_every_image_that_is_begun_is_finished_and_counted(
   assert len(decoded) == finished
 
 
-def test_the_table_shows_the_medians(result, benchmark):
+def test_the_table_shows_the_medians(result):
   text = training_input.table(result)
   for name, rates in result['rates'].items():
     (line,) = [x for x in text.splitlines() if x.startswith(f'{name}  ')]

@@ -17,15 +17,11 @@ from emanet_jax.errors import UserError
 from emanet_jax.models.segmenter import MEAN, STD, create_model
 from emanet_jax.tools import export
 from tests import tiny
-from tests.xla_flags import QUICKLY
+from tests.xla_flags import QUICK_PROGRAM
 
 # Images [b, h, w], and the size that the authors would pad them to.
 SIZES = {(1, 33, 41): (33, 41), (2, 40, 51): (41, 57), (1, 26, 70): (33, 73)}
 STEP = 7
-QUICK = {
-  'JAX_PLATFORMS': 'cpu',
-  'XLA_FLAGS': QUICKLY,
-}
 
 
 def normalized(image, size):
@@ -82,7 +78,7 @@ def start(program, folder, **environment):
   return subprocess.run(
     [sys.executable, *program],
     cwd=folder,
-    env={**os.environ, **QUICK, **environment},
+    env={**os.environ, **QUICK_PROGRAM, **environment},
     capture_output=True,
     text=True,
     timeout=240,

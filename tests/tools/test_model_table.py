@@ -63,7 +63,7 @@ def test_layers_are_counted_as_torchstat_does():
   assert counting.total(cost.parameters, part) == kernels + 2 * maps
 
 
-def test_shares_count_in_part(start):
+def test_shares_count_in_part():
   counts = {'head': 1, 'head/a': 10, 'head/a/b': 100, 'head/ab': 1000}
   assert counting.total(counts, 'head') == 1111
   assert counting.total(counts, 'head/a') == 110

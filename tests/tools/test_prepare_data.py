@@ -2,7 +2,6 @@
 
 import inspect
 import io
-import os
 import re
 
 import numpy as np
@@ -18,8 +17,6 @@ from emanet_jax.visualization import previews
 from emanet_jax.visualization.previews import preview_page
 from tests import pictures
 from tests.data.layouts import prepare, write_label, write_photo
-
-REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
 
 
 @pytest.fixture
