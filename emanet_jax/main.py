@@ -1,11 +1,13 @@
 """Trains, evaluates or predicts: python -m emanet_jax.main --config C."""
 
 import contextlib
+import gc
 
 from emanet_jax.runtime.early_exit import ending_at_once
 
 _BEGINNING = contextlib.ExitStack()
 if __name__ == '__main__':  # the imports below take seconds
+  gc.disable()  # and would half as much again for garbage that is none yet
   _BEGINNING.enter_context(ending_at_once('ended; what is saved stays'))
 
 import os
@@ -131,5 +133,7 @@ def _run(config: ml_collections.ConfigDict, workdir: str) -> None:
 
 
 if __name__ == '__main__':
+  gc.freeze()  # nor is it later, or at the end
+  gc.enable()
   flags.mark_flag_as_required('config')
   app.run(main, flags_parser=config_flag.parse_flags)

@@ -6,6 +6,7 @@ share. What tests start as programs of their own compile as users' do, unless
 they say otherwise.
 """
 
+import gc
 import os
 
 import fsspec
@@ -13,6 +14,7 @@ import jax
 import numpy as np
 import pytest
 
+from emanet_jax.runtime import startup
 from tests.bucket import environment, serving
 from tests.forked import commands  # noqa: F401, a fixture
 from tests.xla_flags import QUICKLY
@@ -54,6 +56,13 @@ def pytest_collection_modifyitems(items):
   items.sort(key=rank)
 
 
+def pytest_collection_finish():
+  # What was imported and collected stays: to look through it again and again
+  # for garbage takes a twentieth of the time.
+  gc.freeze()
+  gc.set_threshold(50_000, 20, 20)
+
+
 @pytest.fixture(scope='session', autouse=True)
 def _own_cache(tmp_path_factory, worker_id):
   """Programs are kept for this session alone, not in the user's home."""
@@ -81,6 +90,14 @@ def _forget_programs():
   """A file's compiled programs would stay in memory for all others."""
   yield
   jax.clear_caches()
+
+
+@pytest.fixture(scope='module')
+def keep_programs():
+  """Runs in this process keep what they traced and compiled for the next."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(startup, 'give_back_memory', lambda: None)
+    yield
 
 
 @pytest.fixture(scope='session')

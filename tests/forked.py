@@ -91,10 +91,12 @@ def _end(code):
 
 def _serve():
   # All that programs import, but for those themselves: they define flags.
+  gc.disable()  # sooner
   import emanet_jax.prediction.predict
   import emanet_jax.training.follow  # noqa: F401
 
   gc.freeze()  # copies need not look through it
+  gc.enable()
   answers = os.fdopen(os.dup(1), 'w')
   for line in sys.stdin:
     print(json.dumps(_run(*json.loads(line))), file=answers, flush=True)

@@ -21,6 +21,7 @@ from emanet_jax.tools import export
 from emanet_jax.training import train
 from tests import tiny
 
+pytestmark = pytest.mark.usefixtures('keep_programs')
 GOLDEN = pathlib.Path(__file__).parent / 'golden' / 'workdir_0_1.json'
 SPEC = get_dataset('shapes').SPEC
 

@@ -27,23 +27,28 @@ class Tally:
     self.confusion += confusion.sum(0, dtype=np.int64)
     self.num_images += len(group)
     for i, example in enumerate(group):
-      z = None if responsibilities is None else responsibilities[i]
-      make = functools.partial(_picture, example, shape, prediction[i], z)
+      make = functools.partial(
+        _picture, example, shape, i, prediction, responsibilities
+      )
       self.hardest.add(confusion[i], make)
       if example['index'] < self._num_pictures:
         self.pictures.append({**make(), **image_scores(confusion[i])})
     self._progress.tick(len(group))
 
 
-def _picture(example, shape, prediction, responsibilities) -> dict:
-  """The example with what the network made of it, at native size."""
+def _picture(example, shape, place, prediction, responsibilities) -> dict:
+  """The example with what the network made of its place in a batch.
+
+  At native size, and copied: the batch is not kept for it. Only here are
+  predictions looked at, since few images become pictures.
+  """
   height, width = example['label'].shape
-  prediction = np.asarray(prediction)[:height, :width]
+  prediction = np.asarray(prediction)[place, :height, :width].copy()
   picture = {**example, 'prediction': prediction}
   if responsibilities is not None:
-    z = np.asarray(responsibilities)
+    z = np.asarray(responsibilities)[place]
     # Feature pixels whose centre lies inside the photo.
     rows = 1 + (height - 1) * (z.shape[0] - 1) // max(shape[0] - 1, 1)
     cols = 1 + (width - 1) * (z.shape[1] - 1) // max(shape[1] - 1, 1)
-    picture['responsibilities'] = z[:rows, :cols]
+    picture['responsibilities'] = z[:rows, :cols].copy()
   return picture

@@ -34,6 +34,9 @@ kaiming_fan_out = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 # ±1/sqrt(fan_in). The authors leave the other convolutions of the head there.
 torch_default = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
 
+# Jitted: see `conv2d`.
+relu = jax.jit(nn.relu)
+
 
 def torch_default_bias(fan_in: int) -> nn.initializers.Initializer:
   """PyTorch's default bias initialisation: uniform in ±1/sqrt(fan_in)."""
@@ -175,7 +178,7 @@ class ConvNorm(nn.Module):
     x = BatchNorm(
       self.norm_momentum, scale_init=self.norm_scale_init, name='norm'
     )(x, train=train)
-    return nn.relu(x) if self.use_relu else x
+    return relu(x) if self.use_relu else x
 
 
 class SeparableConvNorm(nn.Module):

@@ -23,7 +23,7 @@ def at_least_float32(x: Float[Array, '...']) -> Float[Array, '...']:
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+@functools.partial(jax.jit, static_argnames='epsilon')
 def batch_norm(
   x: Float[Array, 'b h w c'],
   scale: Float[Array, ' c'],
@@ -34,7 +34,7 @@ def batch_norm(
 
   Under jit with a batch sharded over devices these are the statistics of the
   global batch. The gradient is the closed form; the returned statistics are
-  for the running averages and carry none.
+  for the running averages and carry none. Jitted: see `conv2d`.
 
   Args:
     x: Features in the compute dtype.
@@ -45,9 +45,11 @@ def batch_norm(
   Returns:
     The normalised features in x's dtype, and the batch's mean and biased
     variance, float32.
+
+  Raises:
+    TypeError: Under forward-mode differentiation, which it has not.
   """
-  y, mean, var, _ = _normalize(x, scale, bias, epsilon)
-  return y, mean, var
+  return _batch_norm(*map(reverse_only, (x, scale, bias)), epsilon)
 
 
 def plain_batch_norm(
@@ -59,6 +61,11 @@ def plain_batch_norm(
   """The same with JAX's own gradients, forward-mode ones too."""
   y, mean, var, _ = _normalize(x, scale, bias, epsilon)
   return y, mean, var
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _batch_norm(x, scale, bias, epsilon):
+  return plain_batch_norm(x, scale, bias, epsilon)
 
 
 def _normalize(x, scale, bias, epsilon):
@@ -116,7 +123,7 @@ def _gradients(x, scale, mean, inverse, dy):
   return dx.astype(x.dtype), dscale, dbias
 
 
-batch_norm.defvjp(_batch_norm_forward, _batch_norm_backward)
+_batch_norm.defvjp(_batch_norm_forward, _batch_norm_backward)
 
 
 class BatchNorm(nn.Module):
@@ -165,4 +172,4 @@ class BatchNorm(nn.Module):
     bias: Float[Array, ' c'],
   ) -> tuple[Float[Array, 'b h w c'], Float[Array, ' c'], Float[Array, ' c']]:
     """What `layers.like_flax` replaces."""
-    return batch_norm(*map(reverse_only, (x, scale, bias)), self.epsilon)
+    return batch_norm(x, scale, bias, self.epsilon)

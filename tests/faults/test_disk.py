@@ -16,6 +16,7 @@ from emanet_jax.state.train_state import TrainState
 from emanet_jax.training import train
 from tests import tiny
 
+pytestmark = pytest.mark.usefixtures('keep_programs')
 FULL = ValueError('RESOURCE_EXHAUSTED: Failed writing\n' + 99 * 'a trace\n')
 
 

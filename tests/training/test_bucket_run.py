@@ -18,6 +18,7 @@ from emanet_jax.training.metric_writer import read_metrics
 from tests import tiny
 from tests.data.layouts import write_label, write_photo
 
+pytestmark = pytest.mark.usefixtures('keep_programs')
 RUN, DATA = 'gs://bucket/a/run', 'gs://bucket/data'
 CHANGES = {
   'data__allow_partial': True,

@@ -13,6 +13,8 @@ from emanet_jax.training import follow, train
 from emanet_jax.training.metric_writer import open_writer, read_metrics
 from tests import tiny
 
+pytestmark = pytest.mark.usefixtures('keep_programs')
+
 
 class Stopped(Exception):
   """What a signal does to a process that waits."""

@@ -21,6 +21,7 @@ from emanet_jax.training import train
 from emanet_jax.training.metric_writer import read_metrics
 from tests import tiny
 
+pytestmark = pytest.mark.usefixtures('keep_programs')
 STEPS, BATCH = 20, 4  # As in tiny.CHANGES.
 KILLED_FROM = 12  # The last checkpoint before the kill.
 

@@ -10,12 +10,11 @@ Komodakis, Wide ResNet, BMVC 2016, as torchvision has them).
 from collections.abc import Sequence
 
 import flax.linen as nn
-import jax
 from jaxtyping import Float, Int
 
 from emanet_jax.array import Array
 from emanet_jax.errors import UserError
-from emanet_jax.models.layers import ConvNorm, halve, max_pool
+from emanet_jax.models.layers import ConvNorm, halve, max_pool, relu
 
 # `remat` changes no number; the others leave all weights as they are.
 FREE_ON_RESUME = ('remat',)
@@ -96,7 +95,7 @@ class Bottleneck(nn.Module):
         use_relu=False,
         name='downsample',
       )(x, train=train)
-    return jax.nn.relu(x + y)
+    return relu(x + y)
 
 
 class ResNet(nn.Module):

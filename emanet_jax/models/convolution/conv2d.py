@@ -43,6 +43,7 @@ _DENSE = 0.9
 _WIDE = 512
 
 
+@functools.partial(jax.jit, static_argnames=('stride', 'dilation'))
 def conv2d(
   x: Float[Array, 'b h w c'],
   kernel: Float[Array, 'kh kw c f'],
@@ -51,6 +52,8 @@ def conv2d(
   dilation: int = 1,
 ) -> Float[Array, 'b ho wo f']:
   """Atrous convolution, padded by `dilation * (k - 1) / 2` on every side.
+
+  Jitted, so that equal layers are traced, differentiated and lowered once.
 
   Args:
     x: Input, in the compute dtype.

@@ -24,6 +24,7 @@ from emanet_jax.models.convolution.reverse_only import reverse_only
 _CHANNELS = 32  # of a block, at least
 
 
+@functools.partial(jax.jit, static_argnames=('stride', 'dilation'))
 def grouped_conv2d(
   x: Float[Array, 'b h w c'],
   kernel: Float[Array, 'k k _ f'],

@@ -374,6 +374,8 @@ def test_reverse_mode_is_not_taken_for_it():
     jax.grad(jax.jit(total))(x),
     jax.grad(jax.checkpoint(total))(x),
     jax.vmap(jax.grad(total))(x[:, None])[:, 0],
+    jax.vmap(jax.grad(jax.checkpoint(jax.jit(total))))(x[:, None])[:, 0],
+    jax.jacrev(total)(x),
     jax.vjp(total, x)[1](1.0)[0],
   ):
     np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-4)
