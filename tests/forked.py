@@ -5,8 +5,9 @@ commands run in copies of a process that has the imports behind it.
 
   python -m tests.forked
 
-reads a line per command, a JSON list as ["emanet_jax.main", "--mode=test"], and
-writes one for it, [exit code, stdout, stderr].
+reads a line per command, a JSON list of variables, module and arguments, as
+[{}, "emanet_jax.main", "--mode=test"], and writes one for it, [exit code,
+stdout, stderr].
 """
 
 import atexit
@@ -40,9 +41,12 @@ class Commands:
       text=True,
     )
 
-  def run(self, module: str, *arguments: str) -> subprocess.CompletedProcess:
-    """Like `python -m module *arguments`."""
-    print(json.dumps([module, *arguments]), file=self._server.stdin, flush=True)
+  def run(
+    self, module: str, *arguments: str, **environment: str
+  ) -> subprocess.CompletedProcess:
+    """Like `python -m module *arguments`, with more variables."""
+    command = json.dumps([environment, module, *arguments])
+    print(command, file=self._server.stdin, flush=True)
     code, *outputs = json.loads(self._server.stdout.readline())
     return subprocess.CompletedProcess([module, *arguments], code, *outputs)
 
@@ -57,7 +61,7 @@ def commands():
   commands.close()
 
 
-def _run(module, *arguments):
+def _run(environment, module, *arguments):
   with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
     child = os.fork()
     if not child:
@@ -65,6 +69,7 @@ def _run(module, *arguments):
       os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
       os.dup2(out.fileno(), 1)
       os.dup2(err.fileno(), 2)
+      os.environ.update(environment)
       sys.argv = [module, *arguments]
       try:
         runpy.run_module(module, run_name='__main__', alter_sys=True)

@@ -1,11 +1,8 @@
 """A workdir of version 0.1 can be resumed, evaluated, predicted, exported."""
 
 import json
-import os
 import pathlib
 import shutil
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -82,7 +79,9 @@ def test_it_goes_on_bit_for_bit(config, straight, old):
     np.testing.assert_array_equal(a, b)
 
 
-def test_it_is_evaluated_predicted_and_exported(config, old, tmp_path):
+def test_it_is_evaluated_predicted_and_exported(
+  config, old, tmp_path, commands
+):
   evaluation = evaluate.evaluate(config, str(old))
   assert evaluation.num_images == SPEC.num_examples['val']
   scores = json.loads((old / 'eval' / 'scores.json').read_text())
@@ -97,17 +96,10 @@ def test_it_is_evaluated_predicted_and_exported(config, old, tmp_path):
   label = np.asarray(Image.open(old / 'predict' / 'labels' / 'photo.png'))
 
   flags = tiny.flags(old, data__data_dir=config.data.data_dir)
-  finished = subprocess.run(
-    [
-      *(sys.executable, '-m', 'emanet_jax.tools.export'),
-      *(str(old), str(tmp_path / 'out')),
-      *(flag for flag in flags if not flag.startswith('--workdir')),
-    ],
-    cwd=tiny.REPOSITORY,
-    env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
-    capture_output=True,
-    text=True,
-    timeout=240,
+  finished = commands.run(
+    'emanet_jax.tools.export',
+    *(str(old), str(tmp_path / 'out')),
+    *(flag for flag in flags if not flag.startswith('--workdir')),
   )
   assert finished.returncode == 0, finished.stderr
   content = bytearray((tmp_path / 'out').read_bytes())

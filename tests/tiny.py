@@ -26,7 +26,7 @@ from PIL import Image
 from configs import shapes
 from emanet_jax.data.input import pipeline
 from emanet_jax.state import checkpoint
-from tests.xla_flags import QUICK_PROGRAM
+from tests.xla_flags import OFTEN, QUICK_PROGRAM
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 
@@ -141,6 +141,7 @@ def start_main(arguments, *, cache=None, record=False, **environment):
   if cache:
     own['JAX_COMPILATION_CACHE_DIR'] = str(cache)
     own['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
+    own['XLA_FLAGS'] = OFTEN
   return subprocess.Popen(
     [sys.executable, *(program or ['-m', 'emanet_jax.main']), *arguments],
     cwd=REPOSITORY,

@@ -52,14 +52,14 @@ def test_a_second_owner_is_refused_by_name_until_the_first_is_dead(tmp_path):
     pass
 
 
-def test_a_second_run_is_refused_and_changes_nothing(tmp_path):
+def test_a_second_run_is_refused_and_changes_nothing(tmp_path, commands):
   workdir = tmp_path / 'run'
   first = holder(workdir)
   before = tiny.hash_files(workdir)
-  data = tmp_path / 'data'
-  code, output = tiny.run_main(tiny.flags(workdir, data__data_dir=data))
-  assert code == 1
-  assert f'error: {workdir} is in use by process {first.pid}' in output
-  assert 'Traceback' not in output
+  flags = tiny.flags(workdir, data__data_dir=tmp_path / 'data')
+  done = commands.run('emanet_jax.main', *flags)
+  assert done.returncode == 1
+  assert f'error: {workdir} is in use by process {first.pid}' in done.stderr
+  assert 'Traceback' not in done.stderr
   assert tiny.hash_files(workdir) == before
   first.communicate()

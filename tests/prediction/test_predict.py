@@ -295,14 +295,11 @@ def test_the_users_own_classes_come_from_the_prepared_folder(tmp_path):
     predict.get_spec('folder', str(tmp_path))
 
 
-def test_main_predicts(workdir, folder, tmp_path):
-  code, text = tiny.run_main(
-    [
-      *tiny.flags(workdir, predict__input=folder, predict__output=tmp_path),
-      '--mode=predict',
-    ]
-  )
-  assert code == 1
+def test_main_predicts(workdir, folder, tmp_path, commands):
+  flags = tiny.flags(workdir, predict__input=folder, predict__output=tmp_path)
+  done = commands.run('emanet_jax.main', *flags, '--mode=predict')
+  text = done.stderr
+  assert done.returncode == 1
   for part in ('images/s', 'in 0:', 'predicted: 5', 'exist: 0', 'failed: 2'):
     assert part in text
   assert 'error: 2 of 7 photos failed; the others are done:' in text

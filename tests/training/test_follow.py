@@ -113,12 +113,13 @@ def test_the_best_by_a_followers_scores_stays(run, monkeypatch, caplog):
   assert 'best so far: mIoU 60.00, step 2 (as followed)' in caplog.text
 
 
-def test_it_is_for_evaluation_of_all_steps(tmp_path):
+def test_it_is_for_evaluation_of_all_steps(tmp_path, commands):
   for wrong in ([], ['--mode=evaluate', '--checkpoint=3']):
     flags = [*tiny.flags(tmp_path / 'run'), '--follow', *wrong]
-    code, output = tiny.run_main(flags)
-    assert code == 1
-    assert output.splitlines()[-1].startswith('error: --follow is for --mode=')
+    done = commands.run('emanet_jax.main', *flags)
+    assert done.returncode == 1
+    told = done.stderr.splitlines()[-1]
+    assert told.startswith('error: --follow is for --mode=')
 
 
 def test_two_do_not_follow_one_run(run):

@@ -172,7 +172,9 @@ def test_a_run_goes_on_on_any_number_of_machines(
   _assert_same_end(straight, alone)
 
 
-def test_processes_that_stand_side_by_side_unjoined_are_refused(tmp_path):
+def test_processes_that_stand_side_by_side_unjoined_are_refused(
+  tmp_path, commands
+):
   """Each would train alone, in one workdir."""
   for given, variable in (
     (['--distributed=off'], 'SLURM_STEP_NUM_TASKS'),
@@ -180,7 +182,7 @@ def test_processes_that_stand_side_by_side_unjoined_are_refused(tmp_path):
     ([], 'PMI_SIZE'),
   ):
     flags = [*tiny.flags(tmp_path / 'run'), *given]
-    code, output = tiny.finish(_start(flags, **{variable: '2'}))
-    assert code == 1
-    assert f'error: {variable} is 2: so many processes stand' in output
+    done = commands.run('emanet_jax.main', *flags, **{variable: '2'})
+    assert done.returncode == 1
+    assert f'error: {variable} is 2: so many processes stand' in done.stderr
     assert not (tmp_path / 'run').exists()

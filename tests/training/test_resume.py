@@ -164,13 +164,14 @@ def test_another_configuration_is_refused(
   assert tiny.hash_files(killed) == before
 
 
-def test_refusal_is_exit_code_1_without_a_traceback(start, killed):
+def test_refusal_is_exit_code_1_without_a_traceback(killed, config, commands):
   before = tiny.hash_files(killed)
-  code, output = tiny.finish(start(killed, optimizer__momentum=0.5))
-  assert code == 1
-  assert 'optimizer.momentum: checkpoint 0.9, now 0.5' in output
-  assert 'Traceback' not in output
-  assert 'compiled the training step' not in output
+  changes = {'data__data_dir': config.data.data_dir, 'optimizer__momentum': 0.5}
+  done = commands.run('emanet_jax.main', *tiny.flags(killed, **changes))
+  assert done.returncode == 1
+  assert 'optimizer.momentum: checkpoint 0.9, now 0.5' in done.stderr
+  assert 'Traceback' not in done.stderr
+  assert 'compiled the training step' not in done.stderr
   assert tiny.hash_files(killed) == before
 
 
