@@ -31,6 +31,15 @@ def _forget_networks():
   network.cache_clear()
 
 
+# Blocks whose results heads classify in training alone: by what, and the
+# reference's name of it.
+IN_TRAINING = {
+  'pam_conv_out': ('pam_classifier', 'pam_lowres'),
+  'cam_conv_out': ('cam_classifier', 'cam_lowres'),
+  'context': ('se_fc', 'se'),
+}
+
+
 @functools.cache
 def features(source, output_stride, seed, height, width):
   """The backbone's, which networks on ResNets have in common by stride."""
@@ -79,7 +88,20 @@ def test_forward(name):
       return outputs
 
     with nn.intercept_methods(layers.like_flax):
-      return model.apply(variables, features, method=heads)
+      outputs, seen = model.apply(
+        variables,
+        features,
+        method=heads,
+        capture_intermediates=lambda module, _: module.name in IN_TRAINING,
+        mutable=['intermediates'],
+      )
+    seen = seen.get('intermediates', {}).get('head', {})
+    for block, (classifier, key) in IN_TRAINING.items():
+      if block in seen and key in figures:
+        x = jax.tree.leaves(seen[block]['__call__'])[-1]
+        weights = variables['params']['head'][classifier]
+        outputs[key] = x @ weights['kernel'][0, 0] + weights['bias']
+    return outputs
 
   on_resnet = config.backbone.name == 'resnet'
   source = 'fcn_linear' if on_resnet else name
@@ -87,16 +109,16 @@ def test_forward(name):
   step = int(figures['logits_step'])
   got['logits'] = got['logits'][:, ::step, ::step]
   assert got.keys() == figures.keys() & {
-    'logits_lowres',
-    'logits',
-    'aux_lowres',
+    *('logits_lowres', 'logits', 'aux_lowres'),
+    *('pam_lowres', 'cam_lowres', 'se'),
   }
   step = int(figures.get('lowres_step', 1))
   for key in got.keys() - {'logits'}:
     got[key] = got[key][:, ::step, ::step]
   for key, value in got.items():
+    expected = figures[key].reshape(1, -1, *value.shape[1:3])
     np.testing.assert_allclose(
-      value, nhwc(figures[key]), rtol=0, atol=5e-6, err_msg=key
+      value, nhwc(expected), rtol=0, atol=5e-6, err_msg=key
     )
 
 
