@@ -14,8 +14,8 @@ QUICKLY = (
 if importlib.metadata.version('jaxlib').startswith('0.10.'):
   QUICKLY += ' --xla_cpu_use_fusion_emitters=false'
 
-# For programs that are kept and run by many processes: a sixth more to compile,
-# and then a tenth of the time in loops.
+# For programs that are kept, and run by many processes: the first takes a fifth
+# longer, the others a quarter less.
 OFTEN = QUICKLY.replace('optimization_level=0', 'optimization_level=1')
 
 # Variables of such a program that is started on its own; operations do not tell
