@@ -7,7 +7,7 @@ from emanet_jax.runtime.early_exit import ending_at_once
 
 _BEGINNING = contextlib.ExitStack()
 if __name__ == '__main__':  # the imports below take seconds
-  gc.disable()  # or half as long again: to look for garbage meanwhile
+  gc.disable()  # to look for garbage meanwhile takes half as long again
   _BEGINNING.enter_context(ending_at_once('ended; what is saved stays'))
 
 import os
@@ -133,7 +133,7 @@ def _run(config: ml_collections.ConfigDict, workdir: str) -> None:
 
 
 if __name__ == '__main__':
-  gc.freeze()  # nor to be looked through later, or at the end
+  gc.freeze()  # what was imported stays, and need not be looked through
   gc.enable()
   flags.mark_flag_as_required('config')
   app.run(main, flags_parser=config_flag.parse_flags)

@@ -4,7 +4,6 @@ import json
 import pathlib
 from unittest import mock
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -27,16 +26,6 @@ CHANGES = {
   'train__checkpoint_every': 1,
   'train__keep_checkpoints': 2,
 }
-
-
-@pytest.fixture(scope='module', autouse=True)
-def _keep_small_programs():
-  """Each run compiles a hundred of them, and forgets them."""
-  name = 'jax_persistent_cache_min_compile_time_secs'
-  before = getattr(jax.config, name)
-  jax.config.update(name, 0)
-  yield
-  jax.config.update(name, before)
 
 
 @pytest.fixture(scope='module')
