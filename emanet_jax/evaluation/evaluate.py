@@ -89,6 +89,7 @@ def create_scorer(
       eval_step,
       batch_size=settings.get_batch_size(config),
       shape_step=config.eval.shape_step,
+      space=config.mesh.space,
       num_pictures=config.eval.num_pictures,
       metrics=metrics,
     )
@@ -142,6 +143,7 @@ def run_split(
   batch_size: int,
   shape_step: int,
   num_pictures: int,
+  space: int = 1,
   metrics: Mapping[str, Measure] | None = None,
 ) -> Evaluation:
   """Evaluates every image of a split at its native size, once.
@@ -159,14 +161,19 @@ def run_split(
     batch_size: See `plan_batches`.
     shape_step: See `plan_batches`.
     num_pictures: First images to return in `pictures`.
+    space: See `plan_split`.
     metrics: See `Evaluation`.
 
   Raises:
     LackOfMemoryError: A device's memory does not suffice.
+    UserError: Devices cannot share rows out like that.
   """
   start = time.monotonic()
   plan = plan_split(
-    model, dataset, split, batch_size=batch_size, shape_step=shape_step
+    *(model, dataset, split),
+    batch_size=batch_size,
+    shape_step=shape_step,
+    space=space,
   )
   tally = Tally(
     dataset.spec.num_classes,
@@ -175,7 +182,8 @@ def run_split(
   )
   lack = None
   try:
-    _count(plan, dataset, split, variables, eval_step, tally)
+    with jax.set_mesh(plan.mesh):
+      _count(plan, dataset, split, variables, eval_step, tally)
   except batching.LackOfMemoryError as error:
     lack = error
   # Where one process lacks memory, none waits for its counts.

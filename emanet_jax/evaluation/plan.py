@@ -68,6 +68,7 @@ def plan_split(
   *,
   batch_size: int,
   shape_step: int,
+  space: int = 1,
 ) -> Plan:
   """Divides a split among processes, and this one's share into batches.
 
@@ -77,8 +78,12 @@ def plan_split(
     split: Its split.
     batch_size: See `plan_batches`.
     shape_step: See `plan_batches`.
+    space: Parts that each image's rows are split into.
+
+  Raises:
+    UserError: This process's devices cannot share rows out like that.
   """
-  mesh = sharding.create_mesh(jax.local_devices())
+  mesh = sharding.create_mesh(jax.local_devices(), space=space)
   images = range(
     jax.process_index(), dataset.num_examples(split), jax.process_count()
   )
@@ -87,6 +92,6 @@ def plan_split(
     batch_size=batch_size,
     stride=model.output_stride,
     shape_step=shape_step,
-    devices=mesh.size,
+    devices=sharding.num_shares(mesh),
   )
   return Plan(images, batches, mesh)

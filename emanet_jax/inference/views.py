@@ -21,6 +21,7 @@ from emanet_jax.models.layers import inside
 from emanet_jax.models.outputs import ATTENTION
 from emanet_jax.models.resize import interpolate, interpolation
 from emanet_jax.models.segmenter import normalize
+from emanet_jax.runtime import sharding
 
 Sizes = Int[Array, 'b 2']
 
@@ -146,7 +147,7 @@ def _whole(model, variables, x, size, attention=False):
     extent = jnp.where(size > 0, -(-(size - 1) // stride) * stride + 1, 0)
   low, sown = model.apply(
     variables,
-    x,
+    sharding.split_rows(x),
     extent=extent,
     method='low_resolution',
     mutable=['intermediates', *([ATTENTION] if attention else [])],

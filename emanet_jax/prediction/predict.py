@@ -210,6 +210,7 @@ def _run(
     failures,
     batch_size=settings.get_batch_size(config),
     shape_step=config.eval.shape_step,
+    space=config.mesh.space,
     probabilities=options.probabilities,
     check=functools.partial(_check_pixel, options.pixel),
   )

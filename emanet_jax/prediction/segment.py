@@ -72,6 +72,7 @@ def segment_photos(
   *,
   batch_size: int,
   shape_step: int = 0,
+  space: int = 1,
   probabilities: bool = False,
   check: Callable[[Photo, tuple[int, int]], None] = lambda photo, size: None,
 ) -> Iterator[Result]:
@@ -85,18 +86,23 @@ def segment_photos(
     failures: Is told what failed; the caller counts what is yielded.
     batch_size: See `plan_batches`.
     shape_step: See `plan_batches`.
+    space: Parts that each photo's rows are split into.
     probabilities: Whether results have them.
     check: Raises UserError for a photo of an unsuitable height and width.
 
   Yields:
     A result for each photo that could be read, shape by shape.
+
+  Raises:
+    UserError: This process's devices cannot share rows out like that.
   """
-  mesh = sharding.create_mesh(jax.local_devices())
+  mesh = sharding.create_mesh(jax.local_devices(), space=space)
   look = _create_look(model, protocol, probabilities)
 
   def predict(batch):
     batch = jax.device_put(batch, sharding.batch_sharding(mesh))
-    return jax.device_get(look(variables, batch['image'], batch['size']))
+    with jax.set_mesh(mesh):
+      return jax.device_get(look(variables, batch['image'], batch['size']))
 
   with concurrent.futures.ThreadPoolExecutor() as pool:
     measured = _measured(pool, given, failures, check)
@@ -106,7 +112,7 @@ def segment_photos(
       batch_size=batch_size,
       stride=model.output_stride,
       shape_step=shape_step,
-      devices=mesh.size,
+      devices=sharding.num_shares(mesh),
     )
     logging.info(
       'photos to look at: %d; padded shapes: %d, each compiled for each of %d '

@@ -25,7 +25,6 @@ from jax.sharding import (
   PartitionSpec,
 )
 
-from emanet_jax.array import Array
 from emanet_jax.errors import UserError
 
 _AXES = ('data', 'fsdp', 'space')
@@ -132,8 +131,12 @@ def gathered(tree):
   return lax.with_sharding_constraint(tree, PartitionSpec())
 
 
-def split_rows(batch: dict[str, Array]) -> dict[str, Array]:
-  """Images [b, h, w, …] with their rows split along 'space'; unevenly, too."""
+def split_rows(batch):
+  """Images [b, h, w, …] with their rows split along 'space'; unevenly, too.
+
+  Args:
+    batch: An array, or several by name.
+  """
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty or mesh.shape['space'] == 1:
     return batch

@@ -53,8 +53,10 @@ def open_for_inference(
     step: None: the latest.
 
   Raises:
-    UserError: There is none, or it is of another network or data set.
+    UserError: There is none, or it is of another network or data set; or this
+      process's devices cannot be shared out as `mesh` says.
   """
+  _create_mesh(config)
   manager = checkpoint.open_manager(workdir)
   steps = sorted(manager.all_steps())
   if not steps:
@@ -98,9 +100,9 @@ def restore_for_inference(trained: Trained, spec: DatasetSpec) -> dict:
       f'{spec.name} has {list(spec.classes)}; give the data.data_dir that it '
       'was trained with'
     )
-  mesh = sharding.create_mesh(jax.local_devices())
+  everywhere = sharding.replicated(_create_mesh(trained.config))
   variables = checkpoint.restore_variables(
-    trained.manager, sharding.replicated(mesh), trained.step
+    trained.manager, everywhere, trained.step
   )
   leaves = traverse_util.flatten_dict(variables['params'])
   for path, leaf in leaves.items():
@@ -112,3 +114,8 @@ def restore_for_inference(trained: Trained, spec: DatasetSpec) -> dict:
         'with'
       )
   return variables
+
+
+def _create_mesh(config):
+  """Of this process's devices."""
+  return sharding.create_mesh(jax.local_devices(), space=config.mesh.space)

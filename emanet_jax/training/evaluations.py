@@ -60,6 +60,7 @@ class Evaluations:
     shapes = {
       'batch_size': settings.get_batch_size(config),
       'shape_step': config.eval.shape_step,
+      'space': config.mesh.space,
     }
     self._eval_step = evaluate.create_eval_step(
       model, dataset.spec.num_classes, self._protocol
@@ -111,7 +112,8 @@ class Evaluations:
     held = device_memory.held(state)
     try:
       if plan.batches:
-        self._compile_largest(variables, held, plan.largest(), capacity)
+        with jax.set_mesh(plan.mesh):
+          self._compile_largest(variables, held, plan.largest(), capacity)
     except batching.LackOfMemoryError as error:
       lack = error
     if sharding.any_process(lack is not None):

@@ -90,11 +90,11 @@ def alone(network, examples):
 
 @pytest.fixture(scope='module')
 def run(network, dataset):
-  """Returns a function (batch_size, devices, step) → evaluation, compiled."""
+  """Returns a function of the options → evaluation, number of compilations."""
   model, variables = network
 
   @functools.cache
-  def run(batch_size, devices, step):
+  def run(batch_size, devices, step, space=1):
     local = jax.devices()[:devices]
     assert len(local) == devices
     mesh = sharding.create_mesh(local)
@@ -109,6 +109,7 @@ def run(network, dataset):
           evaluate.create_eval_step(model, CLASSES, predictor.Protocol()),
           batch_size=batch_size,
           shape_step=step,
+          space=space,
           num_pictures=3,
         )
     return evaluation, len(compiled)
@@ -117,16 +118,17 @@ def run(network, dataset):
 
 
 @pytest.mark.parametrize(
-  ('batch_size', 'devices', 'step', 'shapes'),
+  ('batch_size', 'devices', 'space', 'step', 'shapes'),
   [
-    *((1, 1, 0, 1), (3, 1, 0, 1), (8, 1, 0, 1), (3, 2, 0, 1), (1, 4, 0, 1)),
-    *((2, 1, STRIDE, 2), (3, 2, STRIDE, 2), (3, 1, 32, 2)),
+    *((1, 1, 1, 0, 1), (3, 1, 1, 0, 1), (8, 1, 1, 0, 1), (3, 2, 1, 0, 1)),
+    *((1, 4, 1, 0, 1), (2, 1, 1, STRIDE, 2), (3, 2, 1, STRIDE, 2)),
+    *((3, 1, 1, 32, 2), (1, 2, 2, 0, 1), (3, 4, 2, STRIDE, 2)),
   ],
 )
 def test_every_batching_counts_like_images_alone(
-  run, alone, batch_size, devices, step, shapes
+  run, alone, batch_size, devices, space, step, shapes
 ):
-  evaluation, compiled = run(batch_size, devices, step)
+  evaluation, compiled = run(batch_size, devices, step, space)
   _, confusion = alone
   assert np.count_nonzero(confusion.sum(0)) >= 3  # No constant prediction.
   np.testing.assert_array_equal(evaluation.confusion, confusion)
@@ -165,6 +167,13 @@ def test_pictures_are_the_first_images_at_native_size(run, alone, examples):
     np.testing.assert_allclose(z.sum(-1), 1, rtol=1e-5)
     inside = (1 + (height - 1) // STRIDE, 1 + (width - 1) // STRIDE)
     assert z.shape == (*inside, 4)
+
+
+def test_rows_for_devices_that_are_not_there_are_refused(tmp_path):
+  config = tiny.tiny_config(mesh__space=3)
+  with pytest.raises(UserError, match=r'mesh\.space 3; .*devices, 4'):
+    evaluate.evaluate(config, str(tmp_path))
+  assert not list(tmp_path.iterdir())
 
 
 def test_evaluate_reports_the_checkpoint(

@@ -186,6 +186,19 @@ def test_what_exists_stays(output, folder, workdir, monkeypatch, tmp_path):
   assert json.loads((output / 'origin.json').read_text()) == origin
 
 
+def test_rows_of_a_photo_may_lie_on_two_devices(
+  output, folder, workdir, tmp_path
+):
+  config = options(folder / 'a.png', tmp_path, mesh__space=2)
+  assert predict.predict(config, str(workdir)).predicted == 1
+  found, expected = (
+    np.asarray(Image.open(place / 'labels' / 'a.png'))
+    for place in (tmp_path, output)
+  )
+  np.testing.assert_array_equal(found, expected)
+  assert len(np.unique(found)) > 1
+
+
 def test_windows_make_large_photos_possible(
   network, folder, workdir, tmp_path, monkeypatch, caplog
 ):

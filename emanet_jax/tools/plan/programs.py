@@ -97,20 +97,22 @@ def largest_evaluation(
   model = create_model(config.model, num_classes)
   own = [d for d in devices if d.process_index == devices[0].process_index]
   images = range(0, len(sizes), len(devices) // len(own))
+  mesh = sharding.create_mesh(own, space=config.mesh.space)
   batches = batching.plan_batches(
     [sizes[position] for position in images],
     batch_size=config.eval.batch_size,
     stride=model.output_stride,
     shape_step=config.eval.shape_step,
-    devices=len(own),
+    devices=sharding.num_shares(mesh),
   )
-  plan = Plan(images, batches, sharding.create_mesh(own))
+  plan = Plan(images, batches, mesh)
   _, state = _shapes(model, optax.identity())
   variables = _whole(state.variables, plan.mesh)
   view = evaluate.create_eval_step(
     model, num_classes, settings.get_training_protocol(config)
   )
-  return plan, view.lower(variables, plan.largest()).compile()
+  with jax.set_mesh(mesh):
+    return plan, view.lower(variables, plan.largest()).compile()
 
 
 def evaluated_sizes(config: ml_collections.ConfigDict) -> list[tuple[int, int]]:
