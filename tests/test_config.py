@@ -120,7 +120,11 @@ def test_a_run_book_has_the_default_keys_all_locked(book):
   [
     ('dtype', 'float16', r"model.dtype is 'float16'; known are"),
     ('backbone.name', 'vgg', "backbone.name is 'vgg'; known are mit, resnet"),
-    ('backbone.depth', 34, r'depth is 34; known depths are \[50, 101, 152\]'),
+    (
+      'backbone.depth',
+      33,
+      r'depth is 33; known depths are \[18, 34, 50, 101, ',
+    ),
     ('backbone.stage_sizes', (1, 1), r'is \(1, 1\); a ResNet has four'),
     ('backbone.stem_widths', (8, 8), r'is \(8, 8\).*three stem widths'),
     ('backbone.multi_grid', (1,), r'multi_grid \(1,\) has fewer entries'),
@@ -272,6 +276,7 @@ def test_another_name_brings_its_options_and_takes_the_old_ones():
     'channels': 512,
     'num_convs': 0,
     'concat_input': False,
+    'dilation': 1,
     'dropout_rate': 0.1,
   }
   config.model.head.num_convs = 1
@@ -300,7 +305,7 @@ def test_update_sets_the_name_first(make):
   config.update(make({'model': make({'head': head})}))
   assert dict(config.model.head) == {
     **{'name': 'fcn', 'channels': 64, 'num_convs': 2},
-    **{'concat_input': False, 'dropout_rate': 0.1},
+    **{'concat_input': False, 'dilation': 1, 'dropout_rate': 0.1},
   }
 
 

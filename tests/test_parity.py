@@ -10,6 +10,7 @@ from flax import traverse_util
 from emanet_jax.config import default_config
 from emanet_jax.models.ema_unit import EMAUnit
 from emanet_jax.models.pytorch import layouts
+from emanet_jax.models.pytorch.resnets import Blocks
 from emanet_jax.models.pytorch.weights import network_from_torch
 from emanet_jax.models.segmenter import create_model
 from emanet_jax.state import train_state
@@ -202,7 +203,7 @@ def _train(figures, dtype, steps):
   return model, states, np.array(trace), image
 
 
-_NAMES = layouts.AUTHORS.names((3, 4, 6, 3))
+_NAMES = layouts.AUTHORS.names(Blocks((3, 4, 6, 3)))
 
 
 def _leaf(tree, torch_name):

@@ -156,6 +156,54 @@ def test_parameter_counts_in_groups_and_wide(
   )
 
 
+# torchvision's ResNets (11.690, 21.798 million) without `fc`.
+@pytest.mark.parametrize(
+  ('depth', 'parameters'), [(18, 11_176_512), (34, 21_284_672)]
+)
+def test_parameter_counts_of_basic_blocks(depth, parameters):
+  assert count(create(depth=depth, stem_widths=CLASSIC)) == parameters
+
+
+def test_of_a_basic_block_the_first_convolution_strides_and_dilates():
+  found = geometry(create(depth=18, multi_grid=(1, 1)))
+  assert [found[f'layer2_{i}/conv1/conv'] for i in (0, 1)] == [
+    (3, 2, 1),
+    (3, 1, 1),
+  ]
+  assert [found[f'layer4_{i}/conv1/conv'] for i in (0, 1)] == [
+    (3, 1, 2),
+    (3, 1, 4),
+  ]
+  second = {v for k, v in found.items() if k.endswith('conv2/conv')}
+  assert second == {(3, 1, 1)}
+
+
+@jax.enable_x64(True)
+@pytest.mark.parametrize('output_stride', [8, 32])
+def test_basic_blocks_see_nothing_outside_of_an_image(
+  output_stride, draw_variables
+):
+  """Outside is noise."""
+  options = {'depth': 18, 'width': 4, 'stem_widths': (4, 4, 8)}
+  model = create(output_stride=output_stride, multi_grid=(1, 1), **options)
+  variables = jax.tree.map(np.float64, draw_variables(model))
+
+  @jax.jit
+  def apply(x, extent=None):
+    with nn.intercept_methods(layers.like_flax):
+      return model.apply(variables, x, train=False, extent=extent)
+
+  x = jax.random.normal(jax.random.key(0), (1, 97, 75, 3))
+  extent = jnp.array([[65, 44]])
+  alone = apply(x[:, :65, :44])
+  for got, expected, own in zip(
+    apply(x, extent), alone, model.out_extents(extent), strict=True
+  ):
+    rows, cols = own[0].tolist()
+    assert expected.shape[1:3] == (rows, cols)
+    np.testing.assert_allclose(got[:, :rows, :cols], expected, atol=1e-10)
+
+
 def test_the_papers_count_for_resnet_101():
   assert count(create(depth=101)) / 1e6 == pytest.approx(42.62, abs=0.005)
 
@@ -183,7 +231,8 @@ def test_width_and_stages_are_free():
 @pytest.mark.parametrize(
   ('options', 'message'),
   [
-    ({'depth': 18}, r'backbone\.depth is 18.*\[50, 101, 152\]'),
+    ({'depth': 20}, r'backbone\.depth is 20.*\[18, 34, 50, 101, 152\]'),
+    ({'depth': 18, 'groups': 2}, r'groups is 2 .*; the basic blocks of'),
     ({'stage_sizes': (1, 2)}, r'stage_sizes is \(1, 2\).*four'),
     ({'stem_widths': (64, 128)}, r'stem_widths is \(64, 128\)'),
     ({'multi_grid': (1, 2)}, r'multi_grid \(1, 2\).*\(3\)'),

@@ -1,10 +1,10 @@
 """ResNet with a deep stem, atrous late stages and a multi-grid.
 
-He et al., "Deep Residual Learning" (CVPR 2016), bottleneck form, as
-segmentation networks use it: late stages keep their resolution and dilate
-their 3×3 convolutions instead (Chen et al., DeepLabV3). Also with 3×3s in
-groups (Xie et al., ResNeXt, CVPR 2017) and with wider ones (Zagoruyko and
-Komodakis, Wide ResNet, BMVC 2016, as torchvision has them).
+He et al., "Deep Residual Learning" (CVPR 2016), as segmentation networks use
+it: late stages keep their resolution and dilate their 3×3 convolutions instead
+(Chen et al., DeepLabV3). Also with 3×3s in groups (Xie et al., ResNeXt, CVPR
+2017) and with wider ones (Zagoruyko and Komodakis, Wide ResNet, BMVC 2016, as
+torchvision has them).
 """
 
 from collections.abc import Sequence
@@ -19,8 +19,17 @@ from emanet_jax.models.layers import ConvNorm, halve, max_pool, relu
 # `remat` changes no number; the others leave all weights as they are.
 FREE_ON_RESUME = ('remat',)
 FREE_IN_EVALUATION = ('multi_grid', 'output_stride')
-STAGE_SIZES = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
-EXPANSION = 4
+# By depth. Those of BASIC have blocks of two 3×3 convolutions, all others
+# bottlenecks.
+STAGE_SIZES = {
+  18: (2, 2, 2, 2),
+  34: (3, 4, 6, 3),
+  50: (3, 4, 6, 3),
+  101: (3, 4, 23, 3),
+  152: (3, 8, 36, 3),
+}
+BASIC = (18, 34)
+EXPANSION = 4  # of a bottleneck's planes
 
 
 def stage_strides(output_stride: int) -> tuple[tuple[int, int], ...]:
@@ -86,25 +95,67 @@ class Bottleneck(nn.Module):
     y = ConvNorm(
       features, norm_momentum=momentum, use_relu=False, name='conv3'
     )(y, train=train)
-    if self.stride != 1 or x.shape[-1] != features:
-      x = ConvNorm(
-        features,
-        1,
-        self.stride,
-        norm_momentum=momentum,
-        use_relu=False,
-        name='downsample',
-      )(x, train=train)
-    return relu(x + y)
+    return relu(_shortcut(x, features, self.stride, momentum, train) + y)
+
+
+class BasicBlock(nn.Module):
+  """Two 3×3s, the first of which may dilate, plus the shortcut.
+
+  The second never dilates, as in mmsegmentation; torchvision's dilate not at
+  all.
+  """
+
+  planes: int
+  stride: int
+  dilation: int
+  norm_momentum: float
+
+  @nn.compact
+  def __call__(
+    self,
+    x: Float[Array, 'b h w c'],
+    train: bool,
+    extent: Int[Array, 'b 2'] | None = None,
+  ) -> Float[Array, 'b ho wo f']:
+    features, momentum = self.planes, self.norm_momentum
+    y = ConvNorm(
+      features,
+      3,
+      self.stride,
+      self.dilation,
+      norm_momentum=momentum,
+      name='conv1',
+    )(x, train=train, extent=extent)
+    extent = halve(extent) if self.stride == 2 else extent
+    y = ConvNorm(
+      features, 3, norm_momentum=momentum, use_relu=False, name='conv2'
+    )(y, train=train, extent=extent)
+    return relu(_shortcut(x, features, self.stride, momentum, train) + y)
+
+
+def _shortcut(x, features, stride, norm_momentum, train):
+  """What a block adds to; to be called in a compact method."""
+  if stride == 1 and x.shape[-1] == features:
+    return x
+  return ConvNorm(
+    features,
+    1,
+    stride,
+    norm_momentum=norm_momentum,
+    use_relu=False,
+    name='downsample',
+  )(x, train=train)
 
 
 class ResNet(nn.Module):
   """The backbone: an image to the features of its four stages.
 
   Attributes:
-    stage_sizes: Bottlenecks in each of the four stages.
-    width: Planes of the first stage; each later stage doubles them, and a
-      stage's output has four times its planes (2048 channels at width 64).
+    stage_sizes: Blocks in each of the four stages.
+    basic: Whether they are basic blocks; else bottlenecks.
+    width: Planes of the first stage; each later stage doubles them. A stage's
+      output has its planes, of bottlenecks four times as many (512 and 2048
+      channels at width 64).
     stem_widths: Three widths: a deep stem of 3×3 convolutions, the first with
       stride 2 (64, 64, 128 in the authors' code; 32, 32, 64 elsewhere). One
       width: the classic 7×7 convolution with stride 2.
@@ -119,6 +170,7 @@ class ResNet(nn.Module):
   """
 
   stage_sizes: tuple[int, ...]
+  basic: bool = False
   width: int = 64
   stem_widths: tuple[int, ...] = (64, 64, 128)
   output_stride: int = 8
@@ -141,9 +193,8 @@ class ResNet(nn.Module):
     extents = (halve(halve(extent)), *self.out_extents(extent))
     outputs = []
     # Its `train`, a Python bool, is an argument by position: number 2.
-    block = (
-      nn.remat(Bottleneck, static_argnums=(2,)) if self.remat else Bottleneck
-    )
+    block = BasicBlock if self.basic else Bottleneck
+    block = nn.remat(block, static_argnums=(2,)) if self.remat else block
     strides = stage_strides(self.output_stride)
     for stage, (stride, dilation) in enumerate(strides):
       blocks = self.stage_sizes[stage]
@@ -151,15 +202,16 @@ class ResNet(nn.Module):
       grid = self.multi_grid if stage == 3 else (1,) * blocks
       dilations = block_dilations(blocks, dilation, grid)
       planes = self.width * 2**stage
+      inner = inner_width(planes, self.groups, self.width_per_group)
+      own = {} if self.basic else {'inner': inner, 'groups': self.groups}
       for i, block_dilation in enumerate(dilations):
         x = block(
-          planes,
-          inner_width(planes, self.groups, self.width_per_group),
-          self.groups,
-          stride if i == 0 else 1,
-          block_dilation,
-          self.norm_momentum,
+          planes=planes,
+          stride=stride if i == 0 else 1,
+          dilation=block_dilation,
+          norm_momentum=self.norm_momentum,
           name=f'layer{stage + 1}_{i}',
+          **own,
         )(x, train, extents[stage + (i > 0)])
       outputs.append(x)
     return tuple(outputs)
@@ -202,16 +254,18 @@ def create(
 ) -> ResNet:
   """The backbone of a configuration, checked; arguments as of `ResNet`.
 
-  Beside those, depth: 50, 101 or 152; not read where there are stage_sizes, the
-  four block counts of a variant of your own.
+  Beside those, depth: 18, 34, 50, 101 or 152. Where there are stage_sizes, the
+  four block counts of a variant of your own, it only says of which kind the
+  blocks are: basic ones up to 34, else bottlenecks.
 
   Raises:
     UserError: A value that no such network has.
   """
-  if not stage_sizes and depth not in STAGE_SIZES:
+  if depth not in STAGE_SIZES:
     raise UserError(
       f'model.backbone.depth is {depth}; known depths are '
-      f'{sorted(STAGE_SIZES)}, or set model.backbone.stage_sizes'
+      f'{sorted(STAGE_SIZES)}; model.backbone.stage_sizes has other counts of '
+      'blocks'
     )
   sizes = tuple(stage_sizes) or STAGE_SIZES[depth]
   if len(sizes) != 4 or min(sizes) < 1:
@@ -235,9 +289,15 @@ def create(
       f'{width_per_group}; groups must be ≥ 1, and width ({width}) times '
       'width_per_group at least 64'
     )
+  if depth in BASIC and (groups, width_per_group) != (1, 64):
+    raise UserError(
+      f'model.backbone.groups is {groups} and width_per_group '
+      f'{width_per_group}; the basic blocks of depth {depth} have 1 and 64'
+    )
   stage_strides(output_stride)
   return ResNet(
     sizes,
+    depth in BASIC,
     width,
     tuple(stem_widths),
     output_stride,

@@ -48,12 +48,14 @@ def conv_norm(
   name: str,
   *,
   size: int = 3,
+  dilation: int = 1,
   use_relu: bool = True,
 ) -> ConvNorm:
   """A head's 3×3 convolution, or 1×1, with normalisation and ReLU."""
   return ConvNorm(
     features,
     size,
+    dilation=dilation,
     norm_momentum=norm_momentum,
     use_relu=use_relu,
     kernel_init=torch_default,

@@ -31,7 +31,8 @@ class FCNHead(nn.Module):
     channels: Width of the convolutions.
     num_convs: How many there are; 0: the classifier is all.
     concat_input: Whether one 3×3 more takes the features and what came of them
-      together, in this order, to `channels`.
+      together, in this order, to `channels`; without dilation.
+    dilation: Of the convolutions; 6 in mmsegmentation's `fcn_d6`.
     dropout_rate: Share of whole channels dropped in training, in [0, 1).
     norm_momentum: Share of running statistics kept per step.
   """
@@ -40,6 +41,7 @@ class FCNHead(nn.Module):
   channels: int
   num_convs: int
   concat_input: bool
+  dilation: int
   dropout_rate: float
   norm_momentum: float
 
@@ -58,7 +60,9 @@ class FCNHead(nn.Module):
     given = {'train': train, 'extent': extent}
     x = features[-1]
     for name in conv_names(self.num_convs):
-      x = conv_norm(self.channels, self.norm_momentum, name)(x, **given)
+      x = conv_norm(
+        self.channels, self.norm_momentum, name, dilation=self.dilation
+      )(x, **given)
     if self.concat_input:
       x = jnp.concatenate([features[-1], x], axis=-1)
       x = conv_norm(self.channels, self.norm_momentum, 'conv_cat')(x, **given)
@@ -72,6 +76,7 @@ def create(
   channels: int = 512,
   num_convs: int = 0,
   concat_input: bool = False,
+  dilation: int = 1,
   dropout_rate: float = 0.1,
 ) -> FCNHead:
   """The head of a configuration, checked; arguments as of `FCNHead`.
@@ -79,7 +84,7 @@ def create(
   Raises:
     UserError: A value that no such head has.
   """
-  check('fcn', dropout_rate, channels=channels)
+  check('fcn', dropout_rate, channels=channels, dilation=dilation)
   if num_convs < 0:
     raise UserError(
       f'of the fcn head, num_convs is {num_convs}; it must be ≥ 0'
@@ -94,6 +99,7 @@ def create(
     channels,
     num_convs,
     concat_input,
+    dilation,
     dropout_rate,
     norm_momentum,
   )

@@ -5,7 +5,7 @@ or torchvision's, or one of three ResNets that differ in their stems.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from emanet_jax.models.pytorch import (
@@ -20,6 +20,7 @@ from emanet_jax.models.pytorch.resnets import (
   CLASSIC_STEM,
   DEEP_STEM,
   V1C_STEM,
+  Blocks,
   in_backbone,
   in_extractor,
   resnet_modules,
@@ -48,7 +49,7 @@ class Layout:
   """A kind of PyTorch file.
 
   Attributes:
-    title: What to call it.
+    title: What to call it; after a comma, which form of it.
     marks: Tensors that tell it from the layouts after it.
     stem: PyTorch module → our module, in the backbone.
     head: PyTorch module → our module, of the heads.
@@ -61,8 +62,8 @@ class Layout:
     copies: Modules whose tensors the file has once more → of which.
     orders: Of our kernels that read several features side by side: where in the
       file's order each of them comes.
-    backbone: The stem and stages' sizes → the backbone's modules, as its own
-      file has them → ours.
+    backbone: The stem and the blocks → the backbone's modules, as its own file
+      has them → ours.
   """
 
   title: str
@@ -76,9 +77,7 @@ class Layout:
   sizes: dict[str, tuple[Path, int]] = dataclasses.field(default_factory=dict)
   copies: dict[str, str] = dataclasses.field(default_factory=dict)
   orders: dict[Path, tuple[int, ...]] = dataclasses.field(default_factory=dict)
-  backbone: Callable[[dict[str, str], Sequence[int]], dict[str, str]] = (
-    resnet_modules
-  )
+  backbone: Callable[[dict[str, str], Blocks], dict[str, str]] = resnet_modules
 
   def original(self, name: str) -> str:
     """The tensor that this one is a copy of; itself if of none."""
@@ -87,9 +86,9 @@ class Layout:
         return module + name.removeprefix(copy)
     return name
 
-  def names(self, stage_sizes: Sequence[int]) -> dict[str, Path]:
+  def names(self, blocks: Blocks) -> dict[str, Path]:
     """PyTorch tensor name → our path, collection first."""
-    modules = self.backbone(self.stem, stage_sizes)
+    modules = self.backbone(self.stem, blocks)
     modules = {self.rename(k): f'backbone/{v}' for k, v in modules.items()}
     names = {self.mu: MU} if self.mu else {}
     for module, ours in (modules | self.head).items():
@@ -105,7 +104,6 @@ def _kernel(module: str) -> Path:
 
 def _mmseg(head: MmsegHead) -> tuple[Layout, Layout]:
   """A head's network in mmsegmentation, with an auxiliary head and without."""
-  marks = tuple(f'{module}.weight' for module in head.marks)
   is_mit = head.backbone.get('name') == 'mit'
   mu = f'decode_head.{head.mu}' if head.mu else ''
   sizes = {
@@ -113,8 +111,8 @@ def _mmseg(head: MmsegHead) -> tuple[Layout, Layout]:
     for key, (ours, axis) in head.sizes.items()
   }
   without = Layout(
-    f"mmsegmentation's {head.title} without auxiliary head",
-    tuple(f'decode_head.{mark}' for mark in marks),
+    f"mmsegmentation's {head.title}, without auxiliary head",
+    tuple(f'decode_head.{module}.weight' for module in head.marks),
     {} if is_mit else V1C_STEM,
     {f'decode_head.{k}': f'head/{v}' for k, v in head.modules.items()},
     mu,
@@ -140,6 +138,16 @@ def _mmseg(head: MmsegHead) -> tuple[Layout, Layout]:
   return both, without
 
 
+def _with_classic_stem(layout: Layout) -> Layout:
+  """The layout with a 7×7 stem instead (mmsegmentation's `…b` backbones)."""
+  return dataclasses.replace(
+    layout,
+    title=f'{layout.title}, with a 7×7 stem',
+    marks=(*layout.marks, 'backbone.conv1.weight'),
+    stem=CLASSIC_STEM,
+  )
+
+
 def _torchvision(
   title: str,
   mark: str,
@@ -150,7 +158,7 @@ def _torchvision(
   """A head's network in torchvision, with an auxiliary head and without."""
   width = _kernel('head/conv/conv'), -1
   without = Layout(
-    f"torchvision's {title} without auxiliary head",
+    f"torchvision's {title}, without auxiliary head",
     (mark, 'classifier.4.weight'),
     CLASSIC_STEM,
     head,
@@ -209,9 +217,11 @@ AUTHORS = Layout(
     **_NUM_BASES,
   },
 )
+_MMSEG = [layout for head in HEADS for layout in _mmseg(head)]
+# Files are like the first whose marks they have, variables like the first that
+# has just as many.
 LAYOUTS = (
   AUTHORS,
-  *(layout for head in HEADS for layout in _mmseg(head)),
   *_torchvision(
     'DeepLabV3',
     'classifier.0.project.0.weight',
@@ -223,6 +233,8 @@ LAYOUTS = (
   *_torchvision(
     'FCN', 'classifier.0.weight', torchvision_heads.FCN, {'head.name': 'fcn'}
   ),
+  *(_with_classic_stem(layout) for layout in _MMSEG if layout.stem),
+  *_MMSEG,
   Layout(
     "mmsegmentation's MiT",
     ('layers.0.0.projection.weight',),

@@ -1,8 +1,7 @@
 """The names that mmsegmentation gives to the modules of our backbone `mit`."""
 
-from collections.abc import Sequence
-
 from emanet_jax.models.backbones.mit import REDUCTIONS
+from emanet_jax.models.pytorch.resnets import Blocks
 
 _LAYER = {
   'norm1': 'norm_attention',
@@ -16,12 +15,10 @@ _LAYER = {
 _REDUCE = {'attn.sr': 'attention/reduce', 'attn.norm': 'attention/norm_reduced'}
 
 
-def mit_modules(
-  stem: dict[str, str], stage_sizes: Sequence[int]
-) -> dict[str, str]:
+def mit_modules(stem: dict[str, str], blocks: Blocks) -> dict[str, str]:
   """PyTorch module → our module, without `backbone/`; it has no stem."""
   modules = dict(stem)
-  for stage, layers in enumerate(stage_sizes):
+  for stage, layers in enumerate(blocks.sizes):
     ours = stage + 1
     modules |= {
       f'layers.{stage}.0.projection': f'patches{ours}/patch',

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from emanet_jax.models.backbones.mit import VARIANTS
-from emanet_jax.models.backbones.resnet import EXPANSION, STAGE_SIZES
+from emanet_jax.models.backbones.resnet import BASIC, EXPANSION, STAGE_SIZES
 from emanet_jax.models.pytorch.layouts import Layout, Path
 
 
@@ -47,12 +47,18 @@ def _of_resnet(found, blocks, of_layout):
     ),
     **_widths(found),
   }
-  depths = {sizes: depth for depth, sizes in STAGE_SIZES.items()}
+  basic = _path('layer1_0/conv3') not in found
+  depths = {
+    sizes: depth
+    for depth, sizes in STAGE_SIZES.items()
+    if (depth in BASIC) == basic
+  }
   if blocks in depths:
     return {**options, 'backbone.depth': depths[blocks]}
   grid += grid[-1:] * (blocks[3] - len(grid))
   return {
     **options,
+    **({'backbone.depth': BASIC[0]} if basic else {}),
     'backbone.stage_sizes': blocks,
     'backbone.multi_grid': grid,
   }
@@ -60,16 +66,21 @@ def _of_resnet(found, blocks, of_layout):
 
 def _widths(found: dict[Path, np.ndarray]) -> dict[str, int]:
   """The options that a ResNet's first block tells."""
-  block = 'backbone/layer1_0'
-  planes = max(width(found, f'{block}/conv3/conv') // EXPANSION, 1)
-  inner = width(found, f'{block}/conv2/conv')
-  kernel = ('params', *f'{block}/conv2/conv/kernel'.split('/'))
-  groups = max(inner // max(_size(found, kernel, 2), 1), 1)
+  first, second, third = (_path(f'layer1_0/conv{i}') for i in (1, 2, 3))
+  if third not in found:
+    return {'backbone.width': _size(found, first, -1)}
+  planes = max(_size(found, third, -1) // EXPANSION, 1)
+  inner = _size(found, second, -1)
+  groups = max(inner // max(_size(found, second, 2), 1), 1)
   return {
     'backbone.width': planes,
     'backbone.groups': groups,
     'backbone.width_per_group': -(-inner * 64 // (planes * groups)),
   }
+
+
+def _path(conv_norm: str) -> Path:
+  return ('params', 'backbone', *conv_norm.split('/'), 'conv', 'kernel')
 
 
 def width(found: dict[Path, np.ndarray], module: str) -> int:

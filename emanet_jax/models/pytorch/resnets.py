@@ -1,7 +1,8 @@
 """The names that PyTorch's ResNets give to our backbone's modules."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from typing import NamedTuple
 
 # PyTorch module → our module, without `backbone/`.
 DEEP_STEM = {  # 3×3 convolutions, as in the authors' ImageNet files
@@ -38,15 +39,28 @@ _DOWNSAMPLE = {
 }
 
 
-def resnet_modules(
-  stem: dict[str, str], stage_sizes: Sequence[int]
-) -> dict[str, str]:
+class Blocks(NamedTuple):
+  """A backbone's blocks.
+
+  Attributes:
+    sizes: How many each stage has.
+    basic: Of a ResNet: whether they are basic ones, else bottlenecks.
+  """
+
+  sizes: tuple[int, ...] = ()
+  basic: bool = False
+
+
+def resnet_modules(stem: dict[str, str], blocks: Blocks) -> dict[str, str]:
   """PyTorch module → our module, of a ResNet by its stem and blocks."""
-  modules = dict(stem)
-  for stage, blocks in enumerate(stage_sizes, start=1):
-    for i in range(blocks):
-      block = _BLOCK | (_DOWNSAMPLE if i == 0 else {})
-      for name, ours in block.items():
+  modules, block = dict(stem), _BLOCK
+  if blocks.basic:
+    block = {k: v for k, v in block.items() if not v.startswith('conv3')}
+  for stage, size in enumerate(blocks.sizes, start=1):
+    for i in range(size):
+      # The first stage of basic blocks has as many channels as the stem.
+      changes = i == 0 and not (blocks.basic and stage == 1)
+      for name, ours in (block | (_DOWNSAMPLE if changes else {})).items():
         modules[f'layer{stage}.{i}.{name}'] = f'layer{stage}_{i}/{ours}'
   return modules
 
@@ -63,9 +77,9 @@ def in_backbone(name: str) -> str:
   return f'backbone.{name}'
 
 
-def stage_sizes(names: Iterable[str]) -> list[int]:
-  """Blocks of each stage, from the tensors' names in any layout."""
-  sizes = [1] * 4
+def find_blocks(names: Iterable[str]) -> Blocks:
+  """The backbone's, from the tensors' names in any layout."""
+  sizes, basic = [1] * 4, True
   for name in names:
     match = re.match(
       r'(?:backbone\.)?(?:layer|(extractor\.)|(layers\.))(\d)(?(2)\.1)\.(\d+)',
@@ -75,4 +89,5 @@ def stage_sizes(names: Iterable[str]) -> list[int]:
       stage = int(match[3]) - (4 if match[1] else 0 if match[2] else 1)
       if 0 <= stage < 4:
         sizes[stage] = max(sizes[stage], int(match[4]) + 1)
-  return sizes
+      basic = basic and '.conv3' not in name
+  return Blocks(tuple(sizes), basic)

@@ -16,11 +16,12 @@ from emanet_jax.config import default_config
 from emanet_jax.errors import UserError
 from emanet_jax.models.pytorch.layouts import LAYOUTS, Layout, Path
 from emanet_jax.models.pytorch.options import options, width
-from emanet_jax.models.pytorch.resnets import stage_sizes
+from emanet_jax.models.pytorch.resnets import find_blocks
 from emanet_jax.models.pytorch.tensors import reorder, to_flax, to_torch
 from emanet_jax.models.segmenter import create_model
 
 _COUNTER = 'num_batches_tracked'  # of each normalisation; we have none
+_TOLD = 20  # tensors, of one problem
 _CLASSIFIER = ('fc.', 'head.fc.')  # of ImageNet, after a ResNet's backbone
 
 
@@ -54,7 +55,7 @@ def network_from_torch(
     if not name.endswith(_COUNTER)
   }
   layout, tensors = _recognise(tensors)
-  names = layout.names(stage_sizes(tensors))
+  names = layout.names(find_blocks(tensors))
   _refuse(
     {
       'the network has no place for': [
@@ -106,17 +107,19 @@ def torch_from_variables(
     UserError: No layout has all of these tensors.
   """
   found = traverse_util.flatten_dict(variables)
-  sizes = stage_sizes(
-    path[2].replace('_', '.') for path in found if path[1] == 'backbone'
+  blocks = find_blocks(
+    f'{path[2].replace("_", ".")}.{path[3]}'
+    for path in found
+    if path[1] == 'backbone'
   )
   for layout in LAYOUTS:
-    names = layout.names(sizes)
+    names = layout.names(blocks)
     if set(names.values()) == found.keys():
       break
   else:
     raise UserError(
       'no PyTorch network has just these tensors; known are: '
-      + ', '.join(layout.title for layout in LAYOUTS)
+      + ', '.join(_titles())
     )
   for path, order in layout.orders.items():
     found[path] = reorder(found[path], np.argsort(order).tolist())
@@ -166,9 +169,14 @@ def _recognise(
       return layout, _without_copies(given, layout)
   raise UserError(
     'not a known network: its tensors are called like '
-    f'{sorted(tensors)[:5]}; known are '
-    + ', '.join(f'{x.title} ({", ".join(x.marks)})' for x in LAYOUTS)
+    f'{sorted(tensors)[:5]}; known are ' + ', '.join(_titles())
   )
+
+
+def _titles() -> list[str]:
+  """Of the networks that are known, their forms apart."""
+  titles = [layout.title.partition(',')[0] for layout in LAYOUTS]
+  return list(dict.fromkeys(titles))
 
 
 def _expected_shapes(
@@ -184,11 +192,16 @@ def _expected_shapes(
 
 
 def _refuse(problems: dict[str, list[str]]) -> None:
-  """Raises if any problem has instances, listing them all."""
+  """Raises if any problem has instances, listing the first of them."""
   lines = [
-    f'{title}: ' + ', '.join(sorted(instances))
+    f'{title}: ' + ', '.join(sorted(instances)[:_TOLD]) + _rest(instances)
     for title, instances in problems.items()
     if instances
   ]
   if lines:
     raise UserError('these weights do not fit:\n' + '\n'.join(lines))
+
+
+def _rest(instances: list[str]) -> str:
+  more = len(instances) - _TOLD
+  return f' and {more} more' if more > 0 else ''

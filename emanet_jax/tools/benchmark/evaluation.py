@@ -20,6 +20,7 @@ import numpy as np
 from emanet_jax.evaluation.evaluate import create_eval_step
 from emanet_jax.inference import batching
 from emanet_jax.inference.views import padded_size
+from emanet_jax.models.backbones.resnet import BASIC
 from emanet_jax.models.segmenter import create_model, normalize
 from emanet_jax.runtime import startup
 from emanet_jax.tools.benchmark.subjects import CLASSES, draw_variables
@@ -70,8 +71,10 @@ def measure(
     'few shapes': _few_shapes(model, variables, images, batches),
     'one at a time': _one_at_a_time(model, variables, images),
   }
-  # PyTorch's twin is of the default network, at any depth.
-  if importlib.util.find_spec('torch') and not config.backbone.stage_sizes:
+  # PyTorch's twin is of the default network, at any depth with bottlenecks.
+  given = config.backbone
+  has_twin = not given.stage_sizes and given.depth not in BASIC
+  if importlib.util.find_spec('torch') and has_twin:
     ways['PyTorch'] = _in_pytorch(config, images)
   seconds: dict[str, list[float]] = {name: [] for name in ways}
   found = {}

@@ -1,10 +1,9 @@
 """The network, its training step and its EM unit against PyTorch's.
 
-Where PyTorch is installed, its twin of the network, if the head has one, takes
-turns with ours: in
-both memory layouts on a CPU; on a GPU in channels_last, as it is and through
-torch.compile. So may ours with flax's convolutions, which is what this network
-comes to without `models/convolution.py`.
+Where PyTorch is installed, its twin of the network, if head and depth have one,
+takes turns with ours: in both memory layouts on a CPU; on a GPU in
+channels_last, as it is and through torch.compile. So may ours with flax's
+convolutions, which is what this network comes to without `models/convolution`.
 """
 
 import importlib.util
@@ -22,8 +21,10 @@ _OURS = 'emanet_jax.tools.benchmark.subjects'
 _TORCH = 'emanet_jax.tools.benchmark.torch_subjects'
 _PEAK = 'a large product'
 _FLAX = "with flax's convolutions"
-# Heads that `torch_heads` has, which only PyTorch's processes import.
+# What `torch_heads` and `torch_network` have, which only PyTorch's processes
+# import.
 _TORCH_HEADS = ('ema', 'da', 'deeplabv3', 'nonlocal', 'psp', 'uper')
+_TORCH_DEPTHS = (50, 101, 152)
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'torch')
 
 
@@ -155,6 +156,8 @@ def _opponents(
   if importlib.util.find_spec('torch') is None:
     return
   if options.get('head', 'ema') not in _TORCH_HEADS:
+    return
+  if options.get('depth', 50) not in _TORCH_DEPTHS:
     return
   ways = [('contiguous', False), ('channels_last', False)]
   if has_gpu():

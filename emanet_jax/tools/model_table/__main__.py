@@ -32,7 +32,7 @@ from emanet_jax.runtime.logs import log_own_progress
 from emanet_jax.tools.model_table import counting, paper
 
 _CLASSES = 21
-_DEPTH = flags.DEFINE_integer('depth', 101, 'Of the ResNet: 50, 101 or 152.')
+_DEPTH = flags.DEFINE_integer('depth', 101, 'Of the ResNet: 18, …, 152.')
 _SIZE = flags.DEFINE_integer('size', 513, 'Of the image, pixels.', 65)
 _HEADS = flags.DEFINE_list('heads', [], 'Only these. Default: all.')
 _TIME = flags.DEFINE_bool('time', False, 'Run each: minutes a head on a CPU.')

@@ -19,7 +19,11 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from emanet_jax.models import flops
-from emanet_jax.models.backbones.resnet import Bottleneck, ResNet
+from emanet_jax.models.backbones.resnet import (
+  BasicBlock,
+  Bottleneck,
+  ResNet,
+)
 from emanet_jax.models.layers import Conv, ConvNorm
 from emanet_jax.models.norm import BatchNorm
 from emanet_jax.models.segmenter import Segmenter
@@ -125,7 +129,7 @@ def _listening(layers, outputs, convolutions) -> Callable:
       add(context, 0, out.size)
     elif isinstance(layer, BatchNorm):
       add(context, 2 * out.size, out.size)
-    elif isinstance(layer, Bottleneck):
+    elif isinstance(layer, BasicBlock | Bottleneck):
       add(context, out.size, out.size)  # its ReLU
     elif isinstance(layer, ResNet):  # its pooling, of every second pixel
       _, height, width, _ = args[0].shape
@@ -135,7 +139,7 @@ def _listening(layers, outputs, convolutions) -> Callable:
     elif (
       isinstance(layer, ConvNorm)
       and layer.use_relu
-      and not isinstance(layer.parent, Bottleneck)
+      and not isinstance(layer.parent, BasicBlock | Bottleneck)
     ):
       add(context, out.size, out.size)
     return out

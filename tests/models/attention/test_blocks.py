@@ -17,6 +17,7 @@ from emanet_jax.models.heads.dnl import DisentangledNonLocal
 from emanet_jax.models.heads.enc import ContextEncoding
 from emanet_jax.models.heads.gc import GlobalContext
 from emanet_jax.models.pytorch import layouts
+from emanet_jax.models.pytorch.resnets import Blocks
 from emanet_jax.models.pytorch.tensors import to_flax
 from tests import recipe
 
@@ -69,7 +70,7 @@ def test_unit(name):
     for k, v in modules.items()
     if k.startswith(f'{theirs}.')
   }
-  names = layouts.Layout('', (), {}, modules).names(())
+  names = layouts.Layout('', (), {}, modules).names(Blocks())
   shapes = recipe.rival_shapes(f'unit_{prefix}')
   assert names.keys() == shapes.keys()
   variables = {}

@@ -9,7 +9,7 @@ import pytest
 from flax import traverse_util
 
 from emanet_jax.config import default_config
-from emanet_jax.models.pytorch.resnets import stage_sizes
+from emanet_jax.models.pytorch.resnets import find_blocks
 from emanet_jax.models.pytorch.weights import torch_from_variables
 from emanet_jax.models.segmenter import create_model
 from emanet_jax.state import train_state
@@ -74,7 +74,7 @@ def _step(figures, variables, config, dtype):
   )
   model = create_model(config, classes)
   names = torch_from_variables(variables, 0)[1].names(
-    stage_sizes(figures['grad_names'].tolist())
+    find_blocks(figures['grad_names'].tolist())
   )
   variables = jax.tree.map(lambda x: jnp.asarray(x, dtype), variables)
   tx, _ = sgd.create(

@@ -83,6 +83,32 @@ NETWORKS = {
     0,
     {'backbone.depth': 50, 'backbone.stem_widths': (64,)},
   ),
+  'mmsegmentation on ResNet-18': (
+    mmseg_shapes(stage_sizes=(2, 2, 2, 2), basic=True, **SMALL_HEAD),
+    3,
+    {
+      **MMSEG,
+      **SMALL_HEAD_OPTIONS,
+      'backbone.depth': 18,
+      'auxiliary_head.weight': 0.4,
+    },
+  ),
+  'mmsegmentation with a 7×7 stem': (
+    mmseg_shapes(stem=(64,), stem_names=CLASSIC, **SMALL_HEAD),
+    3,
+    {
+      **MMSEG,
+      **SMALL_HEAD_OPTIONS,
+      'backbone.depth': 50,
+      'backbone.stem_widths': (64,),
+      'auxiliary_head.weight': 0.4,
+    },
+  ),
+  "torchvision's ResNet-34": (
+    imagenet_shapes(stem=(64,), stem_names=CLASSIC, basic=True),
+    0,
+    {'backbone.depth': 34, 'backbone.stem_widths': (64,)},
+  ),
   "torchvision's ResNeXt": (
     imagenet_shapes((1, 1, 1, 3), 16, (8,), CLASSIC, 8, 8),
     0,

@@ -62,6 +62,7 @@ def test_the_tree_is_the_configured_networks(name):
   assert {v.dtype for v in variables.values()} == {np.dtype('f4')}
 
 
+SMALL_BASIC = {'stage_sizes': (1, 2, 1, 4), 'width': 8, 'basic': True}
 SMALL_RESNET = {'stage_sizes': (1, 2, 1, 4), 'width': 8}
 
 
@@ -72,8 +73,11 @@ SMALL_RESNET = {'stage_sizes': (1, 2, 1, 4), 'width': 8}
     mmseg_shapes(auxiliary=9, **SMALL, **SMALL_HEAD),
     mmseg_shapes(auxiliary=0, **SMALL, **SMALL_HEAD),
     imagenet_shapes(**SMALL),
+    mmseg_shapes(stem=(8,), stem_names=CLASSIC, **SMALL_BASIC, **SMALL_HEAD),
+    mmseg_shapes(**SMALL_BASIC, **SMALL_HEAD, stem=(4, 5, 8)),
     imagenet_shapes(**SMALL_RESNET, stem=(5,), stem_names=CLASSIC),
     imagenet_shapes((1, 1, 1, 3), 16, (5,), CLASSIC, 8, 8),
+    imagenet_shapes(**SMALL_BASIC, stem=(8,), stem_names=CLASSIC),
     mit_shapes((2, 4, 10, 16), (1, 2, 1, 1)),
     *(
       torchvision_shapes(head, 3, 6, auxiliary, stem=(5,), **SMALL_RESNET)
@@ -127,7 +131,7 @@ def test_the_published_names_load_strictly(name):
 def test_a_network_that_pytorch_has_not_is_refused(small):
   variables = variables_from_torch(small)
   del variables['params']['backbone']['stem3']
-  with pytest.raises(UserError, match=r"known are: the authors' EMANet, mmseg"):
+  with pytest.raises(UserError, match=r"known are: the authors' EMANet, torch"):
     torch_from_variables(variables, 0)
 
 
@@ -308,6 +312,16 @@ def test_odd_shapes_are_told(small):
 def test_a_gap_between_blocks_is_told(small):
   lacking = {k: v for k, v in small.items() if 'extractor.7.2.' not in k}
   assert 'params/backbone/layer4_2/conv1/conv/kernel' in misfit(lacking)
+
+
+def test_a_network_of_another_backbone_is_told_in_few_words():
+  tensors = weights(mmseg_shapes(auxiliary=9, **SMALL, **SMALL_HEAD))
+  other = {k.replace('layer', 'stage'): v for k, v in tensors.items()}
+  message = misfit(other)
+  assert 'no place for: backbone.stage1.0.bn1.bias' in message
+  assert len(message.splitlines()) == 3
+  assert re.search(r' and \d+ more$', message)
+  assert len(message) < 3000
 
 
 def test_an_unknown_source_is_refused():

@@ -31,6 +31,7 @@ def imagenet_shapes(
   stem_names=DEEP,
   groups=1,
   width_per_group=64,
+  basic=False,
 ):
   """Names and shapes of a ResNet of 1000 classes."""
   shapes, channels = {}, 3
@@ -45,15 +46,19 @@ def imagenet_shapes(
     for i in range(blocks):
       block = f'layer{stage + 1}.{i}'
       inner = planes * width_per_group // 64 * groups
-      shapes |= conv(f'{block}.conv1', inner, channels)
+      out = planes if basic else 4 * planes
+      shapes |= conv(f'{block}.conv1', inner, channels, 3 if basic else 1)
       shapes |= conv(f'{block}.conv2', inner, inner // groups, 3)
-      shapes |= conv(f'{block}.conv3', 4 * planes, inner)
-      for j, features in enumerate((inner, inner, 4 * planes)):
+      widths = [inner, inner]
+      if not basic:
+        shapes |= conv(f'{block}.conv3', out, inner)
+        widths.append(out)
+      for j, features in enumerate(widths):
         shapes |= norm(f'{block}.bn{j + 1}', features)
-      if i == 0:
-        shapes |= conv(f'{block}.downsample.0', 4 * planes, channels)
-        shapes |= norm(f'{block}.downsample.1', 4 * planes)
-      channels = 4 * planes
+      if i == 0 and channels != out:
+        shapes |= conv(f'{block}.downsample.0', out, channels)
+        shapes |= norm(f'{block}.downsample.1', out)
+      channels = out
   return {**shapes, 'fc.weight': (1000, channels), 'fc.bias': (1000,)}
 
 
@@ -88,10 +93,11 @@ def mmseg_shapes(
   out_channels=256,
   auxiliary=256,
   stem=(32, 32, 64),
+  stem_names=V1C,
   **backbone,
 ):
   """Names and shapes of mmsegmentation's EMANet; auxiliary 0: without."""
-  resnet = imagenet_shapes(stem=stem, stem_names=V1C, **backbone)
+  resnet = imagenet_shapes(stem=stem, stem_names=stem_names, **backbone)
   features = resnet['fc.weight'][1]
   shapes = {
     f'backbone.{k}': v for k, v in resnet.items() if not k.startswith('fc.')
