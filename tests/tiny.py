@@ -25,6 +25,7 @@ from PIL import Image
 
 from configs import shapes
 from emanet_jax.data.input import pipeline
+from emanet_jax.runtime import sharding
 from emanet_jax.state import checkpoint
 from tests.xla_flags import OFTEN, QUICK_PROGRAM
 
@@ -214,6 +215,18 @@ def save_step(config, variables, workdir, step, classes=()):
         config=ocp.args.JsonSave(checkpoint.as_plain_dict(config)),
       ),
     )
+
+
+def batches_spaces(monkeypatch) -> list[int]:
+  """Among how many devices each batch's rows are split, from now on."""
+  found, original = [], sharding.batch_sharding
+
+  def listening(mesh):
+    found.append(mesh.shape['space'])
+    return original(mesh)
+
+  monkeypatch.setattr(sharding, 'batch_sharding', listening)
+  return found
 
 
 def hash_tree(tree) -> str:

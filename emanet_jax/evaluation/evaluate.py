@@ -49,6 +49,7 @@ def evaluate(
     UserError: No checkpoint, one of another model, or data that is not there.
   """
   settings.check(config)
+  settings.check_devices(config)
   trained = open_for_inference(config, workdir, step)
   folder = places.as_path(workdir) / 'eval'
   places.check_folder(folder)  # before the work is done

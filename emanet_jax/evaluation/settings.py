@@ -27,6 +27,16 @@ def check(config: ml_collections.ConfigDict) -> None:
   create_metrics(given.metrics)
 
 
+def check_devices(config: ml_collections.ConfigDict) -> None:
+  """Raises a UserError where this process has not the devices for its use."""
+  space, count = config.mesh.space, jax.local_device_count()
+  if space < 1 or count % space:
+    raise UserError(
+      f'mesh.space is {space}; it must divide the devices of this process, '
+      f'{count}; with 1, images are not split'
+    )
+
+
 def get_batch_size(
   config: ml_collections.ConfigDict, platform: str | None = None
 ) -> int:

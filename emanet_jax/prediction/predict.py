@@ -108,6 +108,7 @@ def predict(
 def _check(config: ml_collections.ConfigDict) -> None:
   """Raises a UserError for options that cannot be."""
   settings.check(config)
+  settings.check_devices(config)
   options = config.predict
   if bool(options.input) == bool(options.split):
     raise UserError(

@@ -54,13 +54,15 @@ def create_mesh(
     )
   shape = (count // (fsdp * space), fsdp, space)
   if devices:
-    return Mesh(np.array(devices).reshape(shape), _AXES)
-  mesh = jax.make_mesh(shape, _AXES, axis_types=(AxisType.Auto,) * 3)
-  for parts in mesh.devices.reshape(-1, space):
-    if len({device.process_index for device in parts}) > 1:
+    mesh = Mesh(np.array(devices).reshape(shape), _AXES)
+  else:
+    mesh = jax.make_mesh(shape, _AXES, axis_types=(AxisType.Auto,) * 3)
+  owners = [device.process_index for device in mesh.devices.flat]
+  for parts in np.reshape(owners, (-1, space)):
+    if len(set(parts)) > 1:
       raise UserError(
         f'mesh.space is {space}: the rows of an image would lie on devices of '
-        f'several processes; each has {jax.local_device_count()}'
+        f'several processes; each has {owners.count(owners[0])}'
       )
   return mesh
 
@@ -167,10 +169,12 @@ def local(tree, mesh: Mesh):
   """
   if mesh.shape['fsdp'] > 1:
     tree = jax.jit(lambda x: x, out_shardings=replicated(mesh))(tree)
-  if jax.process_count() == 1:
+  own = create_mesh(jax.local_devices())
+  if list(mesh.devices.flat) == list(own.devices.flat):
     return tree
+  # Of one process, too, where `make_mesh` has them in their network's order.
   copies = jax.tree.map(lambda x: x.addressable_data(0), tree)
-  return jax.device_put(copies, replicated(create_mesh(jax.local_devices())))
+  return jax.device_put(copies, replicated(own))
 
 
 def any_process(flag: bool) -> bool:

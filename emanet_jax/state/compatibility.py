@@ -33,6 +33,7 @@ _FREE = (
 
 # What else may differ for an evaluation: the weights mean the same.
 _FREE_IN_EVALUATION = (
+  'model.align_corners',
   'model.auxiliary_head.',
   'model.dtype',
   'model.norm_momentum',

@@ -53,10 +53,8 @@ def open_for_inference(
     step: None: the latest.
 
   Raises:
-    UserError: There is none, or it is of another network or data set; or this
-      process's devices cannot be shared out as `mesh` says.
+    UserError: There is none, or it is of another network or data set.
   """
-  _create_mesh(config)
   manager = checkpoint.open_manager(workdir)
   steps = sorted(manager.all_steps())
   if not steps:
@@ -100,9 +98,9 @@ def restore_for_inference(trained: Trained, spec: DatasetSpec) -> dict:
       f'{spec.name} has {list(spec.classes)}; give the data.data_dir that it '
       'was trained with'
     )
-  everywhere = sharding.replicated(_create_mesh(trained.config))
+  mesh = sharding.create_mesh(jax.local_devices())
   variables = checkpoint.restore_variables(
-    trained.manager, everywhere, trained.step
+    trained.manager, sharding.replicated(mesh), trained.step
   )
   leaves = traverse_util.flatten_dict(variables['params'])
   for path, leaf in leaves.items():
@@ -114,8 +112,3 @@ def restore_for_inference(trained: Trained, spec: DatasetSpec) -> dict:
         'with'
       )
   return variables
-
-
-def _create_mesh(config):
-  """Of this process's devices."""
-  return sharding.create_mesh(jax.local_devices(), space=config.mesh.space)

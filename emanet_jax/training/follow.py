@@ -51,6 +51,7 @@ def follow(config: ml_collections.ConfigDict, workdir: str) -> dict[int, float]:
       somebody else follows this run.
   """
   settings.check(config)
+  settings.check_devices(config)
   folder = scores_folder(workdir)
   places.check_folder(folder)
   writes = jax.process_index() == 0

@@ -171,9 +171,21 @@ def test_pictures_are_the_first_images_at_native_size(run, alone, examples):
 
 def test_rows_for_devices_that_are_not_there_are_refused(tmp_path):
   config = tiny.tiny_config(mesh__space=3)
-  with pytest.raises(UserError, match=r'mesh\.space 3; .*devices, 4'):
+  with pytest.raises(UserError, match=r'mesh\.space is 3; .* process, 4'):
     evaluate.evaluate(config, str(tmp_path))
   assert not list(tmp_path.iterdir())
+
+
+def test_rows_are_shared_out_as_the_configuration_says(
+  network, dataset, alone, monkeypatch, tmp_path
+):
+  monkeypatch.setattr(pipeline, 'open_dataset', lambda config, splits: dataset)
+  found = tiny.batches_spaces(monkeypatch)
+  config = tiny.tiny_config(mesh__space=2, eval__num_pictures=0)
+  tiny.save_step(config, network[1], tmp_path, step=7)
+  evaluation = evaluate.evaluate(config, str(tmp_path))
+  np.testing.assert_array_equal(evaluation.confusion, alone[1])
+  assert set(found) == {2}
 
 
 def test_evaluate_reports_the_checkpoint(

@@ -232,7 +232,8 @@ def test_width_and_stages_are_free():
   ('options', 'message'),
   [
     ({'depth': 20}, r'backbone\.depth is 20.*\[18, 34, 50, 101, 152\]'),
-    ({'depth': 18, 'groups': 2}, r'groups is 2 .*; the basic blocks of'),
+    ({'depth': 18, 'groups': 2}, r'groups is 2 .*; basic blocks have 1 and'),
+    ({'basic_blocks': True}, r'depth 101 has bottlenecks; .*\(18, 34\)'),
     ({'stage_sizes': (1, 2)}, r'stage_sizes is \(1, 2\).*four'),
     ({'stem_widths': (64, 128)}, r'stem_widths is \(64, 128\)'),
     ({'multi_grid': (1, 2)}, r'multi_grid \(1, 2\).*\(3\)'),

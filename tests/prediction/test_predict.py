@@ -187,10 +187,12 @@ def test_what_exists_stays(output, folder, workdir, monkeypatch, tmp_path):
 
 
 def test_rows_of_a_photo_may_lie_on_two_devices(
-  output, folder, workdir, tmp_path
+  output, folder, workdir, tmp_path, monkeypatch
 ):
+  spaces = tiny.batches_spaces(monkeypatch)
   config = options(folder / 'a.png', tmp_path, mesh__space=2)
   assert predict.predict(config, str(workdir)).predicted == 1
+  assert set(spaces) == {2}
   found, expected = (
     np.asarray(Image.open(place / 'labels' / 'a.png'))
     for place in (tmp_path, output)

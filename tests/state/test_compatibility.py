@@ -28,6 +28,25 @@ def test_the_same_run_book_differs_in_nothing(saved, evaluating):
   assert differences(saved, config, evaluating=evaluating) == []
 
 
+@pytest.mark.parametrize(
+  ('head', 'changes'),
+  [
+    ('fcn', {'head.dilation': 6, 'backbone.output_stride': 16}),
+    ('psp', {'align_corners': False, 'head.align_corners': False}),
+    ('uper', {'head.align_corners': True, 'backbone.multi_grid': (1, 1, 2)}),
+    ('deeplabv3plus', {'head.align_corners': False, 'head.rates': (6, 12, 18)}),
+  ],
+)
+def test_what_no_weight_depends_on_may_be_said_for_an_evaluation(head, changes):
+  """As for converted networks, whose files do not tell it."""
+  config = default_config()
+  config.model.head.name = head
+  saved = as_plain_dict(config)
+  config.model.update_from_flattened_dict(changes)
+  assert differences(saved, config, evaluating=True) == []
+  assert len(differences(saved, config)) == len(changes)
+
+
 def test_every_old_value_stands_under_a_key_of_today(saved):
   now = as_today(as_plain_dict(default_config()))
   assert as_today(saved).keys() == now.keys()

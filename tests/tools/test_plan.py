@@ -13,7 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from emanet_jax.errors import UserError
 from emanet_jax.models.segmenter import create_model
 from emanet_jax.runtime import sharding
-from emanet_jax.tools.plan import forecast, hlo, report, targets
+from emanet_jax.tools.plan import forecast, hlo, programs, report, targets
 from emanet_jax.tools.plan.plan import plan
 from tests import tiny
 from tests.programs import run_python
@@ -256,6 +256,15 @@ def test_a_step_exchanges_its_gradients(planned):
 def test_the_evaluation_has_the_largest_image_padded(planned):
   assert 'of images of 50×20, as given' in planned
   assert 'the largest batch: 8 of 57×25' in planned
+
+
+def test_the_evaluation_splits_rows_as_the_run_would():
+  config = tiny.tiny_config(mesh__space=2)
+  found, program = programs.largest_evaluation(
+    config, 7, jax.devices()[:4], [(50, 20)]
+  )
+  assert dict(found.mesh.shape) == {'data': 2, 'fsdp': 1, 'space': 2}
+  assert 'collective-permute' in program.as_text()
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,10 @@ def run(network):
   )
   dataset = tiny.Listed(SPEC, pathlib.Path('none'), {'val': 3}, records)
   config = tiny.tiny_config(
-    eval__multi_scale=True, eval__window=33, eval__window_stride=24
+    eval__multi_scale=True,
+    eval__window=33,
+    eval__window_stride=24,
+    mesh__space=2,
   )
   mesh = sharding.create_mesh()
   variables = jax.device_put(variables, sharding.replicated(mesh))
@@ -80,18 +83,23 @@ def network():
 
 
 def test_a_run_is_scored_by_its_windows(run, monkeypatch, caplog, tmp_path):
-  """And by no other views; what plans its memory is what evaluates."""
+  """And by no other views; what plans its memory is what evaluates.
+
+  With images split among devices as the run says.
+  """
   evaluations, state = run
   protocol = Protocol(window=33, stride=24)
   assert evaluations.conditions(4).protocol == protocol
   caplog.set_level('INFO', logger='absl')
   monkeypatch.setattr(device_memory, 'capacity', lambda: 10**12)
   manager = mock.create_autospec(ocp.CheckpointManager, instance=True)
+  spaces = tiny.batches_spaces(monkeypatch)
   with compilations('view') as compiled, MetricWriter(tmp_path) as writer:
     evaluations.check_memory(state)
     assert len(compiled) == 1
     found = evaluations.run(state, manager, writer, StopNotice())
     assert len(compiled) == 1
+  assert set(spaces) == {2}
   assert found.num_images == 3
   assert 'val is evaluated in 1 shape(s), each compiled once' in caplog.text
   assert 'the largest batch: 4 of 41×65' in caplog.text

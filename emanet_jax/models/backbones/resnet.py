@@ -244,6 +244,7 @@ def create(
   *,
   depth: int = 101,
   stage_sizes: Sequence[int] = (),
+  basic_blocks: bool = False,
   width: int = 64,
   stem_widths: Sequence[int] = (64, 64, 128),
   output_stride: int = 8,
@@ -254,18 +255,17 @@ def create(
 ) -> ResNet:
   """The backbone of a configuration, checked; arguments as of `ResNet`.
 
-  Beside those, depth: 18, 34, 50, 101 or 152. Where there are stage_sizes, the
-  four block counts of a variant of your own, it only says of which kind the
-  blocks are: basic ones up to 34, else bottlenecks.
+  Beside those, depth: 18 or 34, of basic blocks, 50, 101 or 152; not read where
+  there are stage_sizes, the four block counts of a variant of your own. And
+  basic_blocks: whether that variant has these; else it has bottlenecks.
 
   Raises:
     UserError: A value that no such network has.
   """
-  if depth not in STAGE_SIZES:
+  if not stage_sizes and depth not in STAGE_SIZES:
     raise UserError(
       f'model.backbone.depth is {depth}; known depths are '
-      f'{sorted(STAGE_SIZES)}; model.backbone.stage_sizes has other counts of '
-      'blocks'
+      f'{sorted(STAGE_SIZES)}, or set model.backbone.stage_sizes'
     )
   sizes = tuple(stage_sizes) or STAGE_SIZES[depth]
   if len(sizes) != 4 or min(sizes) < 1:
@@ -289,15 +289,21 @@ def create(
       f'{width_per_group}; groups must be ≥ 1, and width ({width}) times '
       'width_per_group at least 64'
     )
-  if depth in BASIC and (groups, width_per_group) != (1, 64):
+  basic = basic_blocks if stage_sizes else depth in BASIC
+  if basic_blocks and not basic:
+    raise UserError(
+      f'model.backbone.basic_blocks is set, but depth {depth} has bottlenecks; '
+      f'give a depth of {BASIC}, or model.backbone.stage_sizes'
+    )
+  if basic and (groups, width_per_group) != (1, 64):
     raise UserError(
       f'model.backbone.groups is {groups} and width_per_group '
-      f'{width_per_group}; the basic blocks of depth {depth} have 1 and 64'
+      f'{width_per_group}; basic blocks have 1 and 64'
     )
   stage_strides(output_stride)
   return ResNet(
     sizes,
-    depth in BASIC,
+    basic,
     width,
     tuple(stem_widths),
     output_stride,

@@ -26,7 +26,7 @@ from emanet_jax.models.heads._shared import (
 )
 from emanet_jax.models.resize import resize_to
 
-FREE_IN_EVALUATION = ('dropout_rate', 'rates')
+FREE_IN_EVALUATION = ('align_corners', 'dropout_rate', 'rates')
 
 
 class DeepLabV3PlusHead(nn.Module):

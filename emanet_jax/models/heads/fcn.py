@@ -20,7 +20,7 @@ from emanet_jax.models.heads._shared import (
   conv_norm,
 )
 
-FREE_IN_EVALUATION = ('dropout_rate',)
+FREE_IN_EVALUATION = ('dilation', 'dropout_rate')
 
 
 class FCNHead(nn.Module):

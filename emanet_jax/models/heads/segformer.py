@@ -13,7 +13,7 @@ from emanet_jax.array import Array
 from emanet_jax.models.heads._shared import check, classify, conv_norm
 from emanet_jax.models.resize import resize_to
 
-FREE_IN_EVALUATION = ('dropout_rate',)
+FREE_IN_EVALUATION = ('align_corners', 'dropout_rate')
 
 
 class SegFormerHead(nn.Module):

@@ -21,7 +21,7 @@ from emanet_jax.models.heads._shared import (
 )
 from emanet_jax.models.resize import resize_to
 
-FREE_IN_EVALUATION = ('dropout_rate',)
+FREE_IN_EVALUATION = ('align_corners', 'dropout_rate')
 
 
 class UPerHead(nn.Module):

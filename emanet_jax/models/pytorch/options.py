@@ -58,7 +58,7 @@ def _of_resnet(found, blocks, of_layout):
   grid += grid[-1:] * (blocks[3] - len(grid))
   return {
     **options,
-    **({'backbone.depth': BASIC[0]} if basic else {}),
+    **({'backbone.basic_blocks': True} if basic else {}),
     'backbone.stage_sizes': blocks,
     'backbone.multi_grid': grid,
   }

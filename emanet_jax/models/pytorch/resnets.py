@@ -45,10 +45,13 @@ class Blocks(NamedTuple):
   Attributes:
     sizes: How many each stage has.
     basic: Of a ResNet: whether they are basic ones, else bottlenecks.
+    widens: Of basic ones: whether the first has more channels than the stem, or
+      fewer. Of bottlenecks it always has.
   """
 
   sizes: tuple[int, ...] = ()
   basic: bool = False
+  widens: bool = False
 
 
 def resnet_modules(stem: dict[str, str], blocks: Blocks) -> dict[str, str]:
@@ -58,9 +61,9 @@ def resnet_modules(stem: dict[str, str], blocks: Blocks) -> dict[str, str]:
     block = {k: v for k, v in block.items() if not v.startswith('conv3')}
   for stage, size in enumerate(blocks.sizes, start=1):
     for i in range(size):
-      # The first stage of basic blocks has as many channels as the stem.
-      changes = i == 0 and not (blocks.basic and stage == 1)
-      for name, ours in (block | (_DOWNSAMPLE if changes else {})).items():
+      widens = stage > 1 or not blocks.basic or blocks.widens
+      shortcut = _DOWNSAMPLE if i == 0 and widens else {}
+      for name, ours in (block | shortcut).items():
         modules[f'layer{stage}.{i}.{name}'] = f'layer{stage}_{i}/{ours}'
   return modules
 
@@ -79,7 +82,7 @@ def in_backbone(name: str) -> str:
 
 def find_blocks(names: Iterable[str]) -> Blocks:
   """The backbone's, from the tensors' names in any layout."""
-  sizes, basic = [1] * 4, True
+  sizes, basic, widens = [1] * 4, True, False
   for name in names:
     match = re.match(
       r'(?:backbone\.)?(?:layer|(extractor\.)|(layers\.))(\d)(?(2)\.1)\.(\d+)',
@@ -90,4 +93,5 @@ def find_blocks(names: Iterable[str]) -> Blocks:
       if 0 <= stage < 4:
         sizes[stage] = max(sizes[stage], int(match[4]) + 1)
       basic = basic and '.conv3' not in name
-  return Blocks(tuple(sizes), basic)
+      widens = widens or (stage == 0 and '.downsample' in name)
+  return Blocks(tuple(sizes), basic, widens)

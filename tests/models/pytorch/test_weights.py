@@ -75,6 +75,7 @@ SMALL_RESNET = {'stage_sizes': (1, 2, 1, 4), 'width': 8}
     imagenet_shapes(**SMALL),
     mmseg_shapes(stem=(8,), stem_names=CLASSIC, **SMALL_BASIC, **SMALL_HEAD),
     mmseg_shapes(**SMALL_BASIC, **SMALL_HEAD, stem=(4, 5, 8)),
+    imagenet_shapes(**SMALL_BASIC, stem=(4, 5, 16)),  # wider than its blocks
     imagenet_shapes(**SMALL_RESNET, stem=(5,), stem_names=CLASSIC),
     imagenet_shapes((1, 1, 1, 3), 16, (5,), CLASSIC, 8, 8),
     imagenet_shapes(**SMALL_BASIC, stem=(8,), stem_names=CLASSIC),
