@@ -39,6 +39,9 @@ def create_config(head, data_dir):
     train__steps=STEPS, train__checkpoint_every=SAVED, data__eval_split='val'
   )
   config.data.data_dir = str(data_dir)
+  # At the run book's rate, losses rise from random weights, and rounding grows
+  # tenfold a step.
+  config.optimizer.learning_rate /= 10
   config.model.dtype = 'float32'
   config.model.auxiliary_head.weight = 0.4
   config.model.auxiliary_head.channels = 8
@@ -96,13 +99,10 @@ def test_bfloat16_and_remat_learn_alike(trained, tmp_path):
   if 'remat' in config.model.backbone:
     config.model.backbone.remat = True
   train.train(config, str(tmp_path / 'run'))
-  got, expected = losses(tmp_path / 'run'), losses(workdir)
+  got = losses(tmp_path / 'run')
   assert len(got) == STEPS
-  # From random weights a difference grows about tenfold a step: after three,
-  # rounding to eight bits is all there is.
-  for step, rtol in enumerate((0.01, 0.05, 0.1)):
-    np.testing.assert_allclose(got[step], expected[step], rtol=rtol)
-  assert np.isfinite(got).all()
+  np.testing.assert_allclose(got[0], losses(workdir)[0], rtol=0.01)
+  np.testing.assert_allclose(got, losses(workdir), rtol=0.1)
 
 
 @pytest.mark.slow

@@ -219,7 +219,7 @@ AUTHORS = Layout(
 )
 _MMSEG = [layout for head in HEADS for layout in _mmseg(head)]
 # Files are like the first whose marks they have, variables like the first that
-# has just as many.
+# has just these tensors.
 LAYOUTS = (
   AUTHORS,
   *_torchvision(

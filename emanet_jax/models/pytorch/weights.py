@@ -192,7 +192,7 @@ def _expected_shapes(
 
 
 def _refuse(problems: dict[str, list[str]]) -> None:
-  """Raises if any problem has instances, listing the first of them."""
+  """Raises if any problem has instances, listing the first `_TOLD` of each."""
   lines = [
     f'{title}: ' + ', '.join(sorted(instances)[:_TOLD]) + _rest(instances)
     for title, instances in problems.items()
